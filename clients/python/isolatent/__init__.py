@@ -1,0 +1,67 @@
+"""Posteriors, embeddings and reconstructions from an isolatent service.
+
+from isolatent import Client
+
+with Client("http://127.0.0.1:8000") as client:
+embedding = client.embed(["a.png", "b.png"])  # (2, d) float32
+"""
+
+__version__ = "0.1.0"
+
+from isolatent._client import Client
+from isolatent._errors import (
+    APIConnectionError,
+    APIResponseError,
+    APIStatusError,
+    APITimeoutError,
+    AuthenticationError,
+    BadGatewayError,
+    BadRequestError,
+    ConflictError,
+    DeadlineExceededError,
+    InputError,
+    InternalServerError,
+    IsolatentError,
+    ItemError,
+    MethodNotAllowedError,
+    NotAcceptableError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    RequestTimeoutError,
+    RequestTooLargeError,
+    ServiceUnavailableError,
+    UnprocessableInputError,
+    UnsupportedMediaTypeError,
+)
+from isolatent.types import Model, Posterior
+
+__all__ = [
+    "APIConnectionError",
+    "APIResponseError",
+    "APIStatusError",
+    "APITimeoutError",
+    "AuthenticationError",
+    "BadGatewayError",
+    "BadRequestError",
+    "Client",
+    "ConflictError",
+    "DeadlineExceededError",
+    "InputError",
+    "InternalServerError",
+    "IsolatentError",
+    "ItemError",
+    "MethodNotAllowedError",
+    "Model",
+    "NotAcceptableError",
+    "NotFoundError",
+    "PermissionDeniedError",
+    "Posterior",
+    "RateLimitError",
+    "RequestTimeoutError",
+    "RequestTooLargeError",
+    "ServiceUnavailableError",
+    "UnprocessableInputError",
+    "UnsupportedMediaTypeError",
+    "__version__",
+]

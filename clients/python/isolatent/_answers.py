@@ -1,0 +1,224 @@
+"""Answers as plain values: results for the caller, or the error that tells what went wrong. No I/O."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+import numpy as np
+from numpy.typing import NDArray
+
+from isolatent import _safetensors
+from isolatent._errors import (
+    APIConnectionError,
+    APIResponseError,
+    APIStatusError,
+    APITimeoutError,
+    IsolatentError,
+    ItemError,
+    status_error,
+)
+from isolatent._retry import retry_after
+from isolatent._wire import PNG, SAFETENSORS, Call
+from isolatent.types import Model, Posterior
+
+_ITEM = re.compile(r"^/input/(\d{1,9})(?:/|$)")
+_PROBLEM = "application/problem+json"
+_SHOWN = 3
+"""How many inputs an error message names."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole response. Header names are matched in any case."""
+
+    url: str
+    status: int
+    headers: httpx2.Headers
+    content: bytes
+
+    @property
+    def request_id(self) -> str | None:
+        """The service's name for the request, as in its log."""
+        return self.headers.get("x-request-id")
+
+    @property
+    def media_type(self) -> str:
+        """The type of the content, without parameters."""
+        return self.headers.get("content-type", "").split(";")[0].strip().lower()
+
+
+def posteriors(answer: Answer, call: Call) -> list[Posterior]:
+    """The posteriors in the order of the inputs. Raises APIResponseError."""
+    tensors, metadata = _tensors(answer, call, {"mean": 2, "variance": 2, "kl": 1})
+    mean, variance, kl = tensors["mean"], tensors["variance"], tensors["kl"]
+    if mean.shape != variance.shape:
+        raise _unexpected(answer, call, f"mean {mean.shape} and variance {variance.shape} differ in shape")
+    of = metadata.get("model", ""), metadata.get("version", "")
+    return [Posterior(mean[row], variance[row], float(kl[row]), *of) for row in range(len(mean))]
+
+
+def embeddings(answer: Answer, call: Call) -> NDArray[np.float32]:
+    """The embeddings (N, d) in the order of the inputs. Raises APIResponseError."""
+    return _tensors(answer, call, {"embedding": 2})[0]["embedding"]
+
+
+def reconstruction(answer: Answer, call: Call) -> NDArray[np.float32]:
+    """The one reconstruction (H, W, C). Raises APIResponseError."""
+    tensors, _ = _tensors(answer, call, {"reconstruction": 4, "error": 1})
+    return np.array(tensors["reconstruction"][0])  # the caller's own, writeable
+
+
+def png(answer: Answer, call: Call) -> bytes:
+    """The content of a PNG file. Raises APIResponseError."""
+    _expect_type(answer, call, PNG)
+    if not answer.content.startswith(b"\x89PNG\r\n\x1a\n"):
+        raise _unexpected(answer, call, "the content is no PNG")
+    return answer.content
+
+
+def models(answer: Answer, call: Call) -> list[Model]:
+    """All models. Raises APIResponseError."""
+    data = _json(answer, call).get("data")
+    if not isinstance(data, list):
+        raise _unexpected(answer, call, "the list of models is missing")
+    return [_model(facts, answer, call) for facts in data]
+
+
+def model(answer: Answer, call: Call) -> Model:
+    """One model. Raises APIResponseError."""
+    return _model(_json(answer, call), answer, call)
+
+
+def refusal(answer: Answer, call: Call) -> APIStatusError:
+    """The error for a status that is no success: what the problem document says, naming the caller's inputs."""
+    problem = _problem(answer)
+    errors = tuple(_item_error(entry, call) for entry in problem.get("errors") or () if isinstance(entry, Mapping))
+    title = problem.get("code") or httpx2.codes.get_reason_phrase(answer.status) or "status"
+    message = f"{answer.status} {title}: {_reason(problem, errors, answer, call)}"
+    if answer.request_id:
+        message += f" [request {answer.request_id}]"
+    return status_error(answer.status)(
+        message,
+        status=answer.status,
+        url=answer.url,
+        problem=problem,
+        errors=errors,
+        request_id=answer.request_id,
+        retry_after=retry_after(answer.headers.get("retry-after")),
+        inputs=call.names,
+    )
+
+
+def no_answer(error: httpx2.RequestError, url: str, timeout: float, call: Call) -> IsolatentError:
+    """The error for a request that got no answer, or none that could be read."""
+    at = f"{url}{_sent(call)}"
+    reason = str(error) or type(error).__name__
+    if isinstance(error, httpx2.TimeoutException):
+        return out_of_time(url, timeout, call)
+    if isinstance(error, httpx2.DecodingError | httpx2.TooManyRedirects):
+        return APIResponseError(f"{at}: the answer cannot be read ({reason})", url=url, inputs=call.names)
+    if isinstance(error, httpx2.ConnectError):
+        hint = "start the service with `isolatent serve BUNDLE`, or set ISOLATENT_BASE_URL to where it runs"
+        return APIConnectionError(f"cannot connect to {url} ({reason}); {hint}", url=url, inputs=call.names)
+    return APIConnectionError(f"{at}: the connection broke ({reason}); try again", url=url, inputs=call.names)
+
+
+def out_of_time(url: str, timeout: float, call: Call) -> APITimeoutError:
+    """The error for a request that used up its time."""
+    message = f"{url}{_sent(call)}: no answer within {timeout:g} s; pass a larger timeout, or send fewer inputs at once"
+    return APITimeoutError(message, url=url, inputs=call.names)
+
+
+def _tensors(answer: Answer, call: Call, axes: dict[str, int]) -> tuple[_safetensors.Tensors, dict[str, str]]:
+    """The tensors named in `axes`, checked for their number of axes and one row per input."""
+    _expect_type(answer, call, SAFETENSORS)
+    try:
+        tensors, metadata = _safetensors.parse(answer.content)
+    except ValueError as error:
+        raise _unexpected(answer, call, f"the tensors cannot be read ({error})") from None
+    for name, ndim in axes.items():
+        if name not in tensors:
+            raise _unexpected(answer, call, f"the tensor {name!r} is missing")
+        shape = tensors[name].shape
+        if len(shape) != ndim or shape[0] != len(call.items):
+            raise _unexpected(answer, call, f"{name} {shape}, expected {len(call.items)} rows and {ndim} axes")
+    return tensors, metadata
+
+
+def _expect_type(answer: Answer, call: Call, media_type: str) -> None:
+    if answer.media_type != media_type:
+        raise _unexpected(answer, call, f"the content is {answer.media_type or 'of no type'}, expected {media_type}")
+
+
+def _json(answer: Answer, call: Call) -> dict[str, Any]:
+    try:
+        value = json.loads(answer.content)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise _unexpected(answer, call, "the content is no JSON object")
+    return value
+
+
+def _model(facts: object, answer: Answer, call: Call) -> Model:
+    try:
+        return Model.from_facts(facts)  # type: ignore[arg-type]
+    except (KeyError, TypeError) as error:
+        raise _unexpected(answer, call, f"the facts about a model are incomplete ({error})") from None
+
+
+def _unexpected(answer: Answer, call: Call, what: str) -> APIResponseError:
+    message = f"{answer.url}{_sent(call)}: {what}; is this the address of an isolatent service of this version?"
+    return APIResponseError(message, url=answer.url, request_id=answer.request_id, inputs=call.names)
+
+
+def _problem(answer: Answer) -> dict[str, Any]:
+    if answer.media_type != _PROBLEM:
+        return {}
+    try:
+        problem = json.loads(answer.content)
+    except (ValueError, RecursionError):
+        return {}
+    return problem if isinstance(problem, dict) else {}
+
+
+def _reason(problem: dict[str, Any], errors: tuple[ItemError, ...], answer: Answer, call: Call) -> str:
+    """What the service says is wrong, counting the inputs as the caller does and not within the request."""
+    located = [error for error in errors if error.index is not None]
+    if located:
+        more = f"; and {len(located) - _SHOWN} more inputs" if len(located) > _SHOWN else ""
+        return "; ".join(map(str, located[:_SHOWN])) + more
+    about_inputs = answer.status >= 408  # below, it is about the address, the key or the options
+    return _detail(problem, answer) + (f"; in a request{_sent(call)}" if about_inputs and call.items else "")
+
+
+def _detail(problem: dict[str, Any], answer: Answer) -> str:
+    if detail := problem.get("detail") or problem.get("title"):
+        return str(detail)
+    if location := answer.headers.get("location"):
+        return f"{answer.url} redirects to {location}; use that address as base_url"
+    return f"{answer.url} gave no reason"
+
+
+def _item_error(entry: Mapping[str, Any], call: Call) -> ItemError:
+    """One entry of `errors`, with the place and name of the input in the caller's own inputs."""
+    pointer, detail = str(entry.get("pointer", "")), str(entry.get("detail", ""))
+    found = _ITEM.match(pointer)
+    position = int(found[1]) if found else 0 if pointer == "/input" and len(call.items) == 1 else -1
+    if not 0 <= position < len(call.items):
+        return ItemError(None, None, pointer, detail)
+    item = call.items[position]
+    return ItemError(item.index, str(item), pointer, detail)
+
+
+def _sent(call: Call) -> str:
+    """Which inputs were in the request, for a message."""
+    if not call.items:
+        return ""
+    first, last = call.items[0], call.items[-1]
+    return f" with {first}" if first is last else f" with {first} to {last}"

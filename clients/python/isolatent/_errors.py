@@ -1,0 +1,223 @@
+"""Everything the client raises.
+
+    IsolatentError
+    ├── InputError (also a ValueError)         an input that cannot be sent
+    ├── APIConnectionError                     no answer: refused, dropped, unknown host
+    │   └── APITimeoutError                    no answer within the client's timeout
+    ├── APIResponseError                       an answer that is not what the service promises
+    └── APIStatusError                         an answer that says no; one subclass per status
+        ├── BadRequestError            400         ├── UnsupportedMediaTypeError  415
+        ├── AuthenticationError        401         ├── UnprocessableInputError    422
+        ├── PermissionDeniedError      403         ├── RateLimitError             429
+        ├── NotFoundError              404         ├── InternalServerError        500
+        ├── MethodNotAllowedError      405         ├── BadGatewayError            502
+        ├── NotAcceptableError         406         ├── ServiceUnavailableError    503
+        ├── RequestTimeoutError        408         └── DeadlineExceededError      504
+        ├── ConflictError              409
+        └── RequestTooLargeError       413
+
+Every one of them pickles and copies with all its attributes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True)
+class ItemError:
+    """What is wrong with one input. `index` counts from 0 over all the inputs of the call, `name` is its file name."""
+
+    index: int | None
+    name: str | None
+    pointer: str
+    """JSON pointer into the request that failed, as the service gave it."""
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.name or self.pointer}: {self.detail}"
+
+
+class IsolatentError(Exception):
+    """Base of everything the client raises. `inputs` names the inputs of the request that failed, in order."""
+
+    def __init__(self, message: str, *, inputs: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.inputs = inputs
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:  # by state: the constructors take more than `args`
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _restore(kind: type[IsolatentError], args: tuple[Any, ...], state: dict[str, Any]) -> IsolatentError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
+
+
+class InputError(IsolatentError, ValueError):
+    """An input that cannot be sent. The message says what was given and what is allowed."""
+
+
+class APIConnectionError(IsolatentError):
+    """No answer came: nothing listens there, the name is unknown, or the connection broke. `url` is what was asked."""
+
+    def __init__(self, message: str, *, url: str, inputs: tuple[str, ...] = ()) -> None:
+        super().__init__(message, inputs=inputs)
+        self.url = url
+
+
+class APITimeoutError(APIConnectionError):
+    """No answer came within the client's timeout, all attempts and waits together."""
+
+
+class APIResponseError(IsolatentError):
+    """An answer came and is not what the service promises: another program, a proxy's page, or a cut body."""
+
+    def __init__(self, message: str, *, url: str, request_id: str | None = None, inputs: tuple[str, ...] = ()) -> None:
+        super().__init__(message, inputs=inputs)
+        self.url = url
+        self.request_id = request_id
+
+
+class APIStatusError(IsolatentError):
+    """An answer with a status that says no.
+
+    `problem` is the problem document (RFC 9457) as a dict, empty when the answer carried none; `errors` says what is
+    wrong with which input; `retry_after` is in seconds, None when the service gave none.
+    """
+
+    expected_status: ClassVar[int | None] = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        url: str,
+        problem: Mapping[str, Any] | None = None,
+        errors: tuple[ItemError, ...] = (),
+        request_id: str | None = None,
+        retry_after: float | None = None,
+        inputs: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message, inputs=inputs)
+        self.status = status
+        self.url = url
+        self.problem = dict(problem or {})
+        self.errors = errors
+        self.request_id = request_id
+        self.retry_after = retry_after
+
+    @property
+    def code(self) -> str | None:
+        """The service's stable name for what went wrong, such as `model_not_found`."""
+        code = self.problem.get("code")
+        return code if isinstance(code, str) else None
+
+
+class BadRequestError(APIStatusError):
+    """400: the request is malformed, or says too little (`model_required`)."""
+
+    expected_status = 400
+
+
+class AuthenticationError(APIStatusError):
+    """401: the service wants a key, or another one."""
+
+    expected_status = 401
+
+
+class PermissionDeniedError(APIStatusError):
+    """403: the key may not do this."""
+
+    expected_status = 403
+
+
+class NotFoundError(APIStatusError):
+    """404: no such model or page; the message lists what there is."""
+
+    expected_status = 404
+
+
+class MethodNotAllowedError(APIStatusError):
+    """405: the page exists and does not take this method."""
+
+    expected_status = 405
+
+
+class NotAcceptableError(APIStatusError):
+    """406: the service does not write the format asked for."""
+
+    expected_status = 406
+
+
+class RequestTimeoutError(APIStatusError):
+    """408: the service waited too long for the request's body."""
+
+    expected_status = 408
+
+
+class ConflictError(APIStatusError):
+    """409: the request does not fit the present state."""
+
+    expected_status = 409
+
+
+class RequestTooLargeError(APIStatusError):
+    """413: too many bytes, pixels or items; the message names the limit."""
+
+    expected_status = 413
+
+
+class UnsupportedMediaTypeError(APIStatusError):
+    """415: the service does not read this kind of body."""
+
+    expected_status = 415
+
+
+class UnprocessableInputError(APIStatusError):
+    """422: an input does not decode or has the wrong shape; `errors` says which."""
+
+    expected_status = 422
+
+
+class RateLimitError(APIStatusError):
+    """429: too many requests; `retry_after` says how long to wait."""
+
+    expected_status = 429
+
+
+class InternalServerError(APIStatusError):
+    """500: the service failed; its log has the line with `request_id`."""
+
+    expected_status = 500
+
+
+class BadGatewayError(APIStatusError):
+    """502: a proxy reached no service behind it."""
+
+    expected_status = 502
+
+
+class ServiceUnavailableError(APIStatusError):
+    """503: the service is starting, draining or full; `retry_after` says how long to wait."""
+
+    expected_status = 503
+
+
+class DeadlineExceededError(APIStatusError):
+    """504: the service could not answer within its own deadline."""
+
+    expected_status = 504
+
+
+def status_error(status: int) -> type[APIStatusError]:
+    """The class for a status, APIStatusError where none is more precise."""
+    return next((kind for kind in APIStatusError.__subclasses__() if kind.expected_status == status), APIStatusError)

@@ -1,0 +1,150 @@
+"""Reading a bundle directory: manifest, hashes, golden samples. Safe on bundles from strangers: no pickle, no code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from isolatent_export.manifest import SCHEMA_VERSION, FileFact, Manifest
+
+MANIFEST = "manifest.json"
+ENCODER = "encoder.onnx"
+DECODER = "decoder.onnx"
+TORCHSCRIPT = "model.ts"
+WEIGHTS = "weights.safetensors"
+CONFIG = "config.json"
+GOLDEN = "golden.safetensors"
+CARD = "README.md"
+REQUIRED = (ENCODER, DECODER, TORCHSCRIPT, WEIGHTS, CONFIG, GOLDEN, CARD)
+
+Array = NDArray[np.generic]
+
+
+class BundleError(Exception):
+    """A bundle that cannot be trusted or read. The message names the file and the next step."""
+
+
+@dataclass(frozen=True)
+class FileCheck:
+    """Outcome of checking one file: `problem` is None when the file is what the manifest says."""
+
+    name: str
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Real validation inputs with the training framework's outputs for them.
+
+    Shapes: input (N, ...) as in the input spec, mean and log_variance (N, d), reconstruction (N, ...) of the means.
+    """
+
+    input: Array
+    mean: Array
+    log_variance: Array
+    reconstruction: Array
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle: its directory and its manifest."""
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Bundle:
+        """Read the manifest of the bundle at `path`; contents are checked by `check`.
+
+        Raises BundleError when there is no readable manifest of a known schema, or a required file is not listed.
+        """
+        directory = Path(path)
+        file = directory / MANIFEST
+        if not directory.is_dir():
+            raise BundleError(f"{directory}: no such directory; make a bundle with: isolatent export RUN --out {path}")
+        if not file.is_file():
+            raise BundleError(f"{directory}: not a bundle, {MANIFEST} is missing")
+        try:
+            facts = json.loads(file.read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise BundleError(f"{file}: not valid JSON ({error}); export the bundle again") from None
+        version = facts.get("schema_version") if isinstance(facts, dict) else None
+        if version != SCHEMA_VERSION:
+            raise BundleError(
+                f"{file}: schema version {version!r}, this isolatent reads {SCHEMA_VERSION}; "
+                "install the isolatent release that wrote it, or export again"
+            )
+        try:
+            manifest = Manifest.model_validate(facts)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise BundleError(f"{file}: {where}: {first['msg']}; export the bundle again") from None
+        missing = [name for name in REQUIRED if name not in manifest.files]
+        if missing:
+            raise BundleError(f"{file}: {', '.join(missing)} not listed; export the bundle again")
+        unsafe = [name for name in manifest.files if Path(name).name != name or name.startswith(".")]
+        if unsafe:
+            raise BundleError(f"{file}: file name {unsafe[0]!r} leaves the bundle; do not use this bundle")
+        return cls(directory, manifest)
+
+    def file(self, name: str) -> Path:
+        """Path of one of the bundle's files."""
+        return self.path / name
+
+    def check_files(self) -> Iterator[FileCheck]:
+        """Compare every listed file with its recorded size and sha256, and name files that are not listed."""
+        for name, fact in sorted(self.manifest.files.items()):
+            yield FileCheck(name, _file_problem(self.path / name, fact))
+        listed = {MANIFEST, *self.manifest.files}
+        for entry in sorted(self.path.iterdir()):
+            if entry.name not in listed:
+                yield FileCheck(entry.name, "not listed in the manifest")
+
+    def require_intact(self) -> None:
+        """Raise BundleError naming the first file that is not what the manifest says."""
+        for check in self.check_files():
+            if check.problem:
+                raise BundleError(f"{self.path / check.name}: {check.problem}; copy or export the bundle again")
+
+    def golden(self) -> Golden:
+        """Load the golden samples. Raises BundleError when a tensor is missing or has the wrong shape."""
+        file = self.path / GOLDEN
+        try:
+            tensors = load_file(file)
+            golden = Golden(*(tensors[name] for name in ("input", "mean", "log_variance", "reconstruction")))
+        except (OSError, SafetensorError, KeyError) as error:
+            raise BundleError(f"{file}: unreadable golden samples ({error}); export the bundle again") from None
+        count, size, shape = len(golden.input), self.manifest.latent.size, self.manifest.input.shape
+        expected = {"input": shape, "mean": (size,), "log_variance": (size,), "reconstruction": shape}
+        for name, item_shape in expected.items():
+            got = getattr(golden, name).shape
+            if count == 0 or got != (count, *item_shape):
+                raise BundleError(f"{file}: {name} has shape {got}, expected {(count, *item_shape)}; export again")
+        return golden
+
+
+def _file_problem(path: Path, fact: FileFact) -> str | None:
+    if path.is_symlink() or not path.is_file():
+        return "missing" if not path.exists() else "not a plain file"
+    size = path.stat().st_size
+    if size != fact.bytes:
+        return f"{size} bytes, the manifest says {fact.bytes}"
+    digest = file_digest(path)
+    return None if digest == fact.sha256 else f"sha256 {digest[:12]}…, the manifest says {fact.sha256[:12]}…"
+
+
+def file_digest(path: Path) -> str:
+    """Hexadecimal sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,26 @@
+"""What can be wrong with an input, and how large one may be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class InputError(ValueError):
+    """An input that cannot be used. `code` is stable for programs, the message says the reason and the remedy."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(code, detail)
+        self.code = code
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return self.detail
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Largest inputs accepted; each is checked before anything is decoded."""
+
+    item_bytes: int = 32 * 2**20
+    pixels: int = 16_000_000
+    items: int = 1024

@@ -1,0 +1,58 @@
+"""The npy format read without trust: the header is compared with the bytes that are there, nothing is unpickled."""
+
+from __future__ import annotations
+
+import io
+import math
+import tokenize
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy_format
+from numpy.typing import NDArray
+
+from isolatent_export.inputs.errors import InputError
+
+MAGIC = npy_format.MAGIC_PREFIX
+
+_ALLOWED = (np.dtype("u1"), np.dtype("<f4"))
+
+_DEEPEST = 8  # far more axes than any input has, far fewer than NumPy's limit
+
+_HEADER_ERRORS = (ValueError, SyntaxError, TypeError, EOFError, RecursionError, MemoryError, tokenize.TokenError)
+# What NumPy's header parser raises on text that is not one.
+
+
+def parse(data: bytes) -> NDArray[Any]:
+    """The array in the npy file `data`, as a view of it: uint8 or little-endian float32.
+
+    Raises InputError for anything else, among it object arrays and headers that claim more or less than is there.
+    """
+    stream = io.BytesIO(data)
+    try:
+        version = npy_format.read_magic(stream)
+        read_header = {
+            (1, 0): npy_format.read_array_header_1_0,
+            (2, 0): npy_format.read_array_header_2_0,
+        }.get(version)
+        if read_header is None:
+            raise InputError("undecodable", f"npy version {version}; write it with numpy.save")
+        shape, fortran, dtype = read_header(stream)
+    except InputError:
+        raise
+    except _HEADER_ERRORS as error:
+        raise InputError("undecodable", f"not an npy file ({_first_line(error)}); write it with numpy.save") from None
+    if dtype not in _ALLOWED:
+        raise InputError("wrong_dtype", f"npy dtype {dtype}; send uint8 pixels or little-endian float32")
+    if len(shape) > _DEEPEST or any(not isinstance(side, int) or not 0 <= side <= len(data) for side in shape):
+        raise InputError("undecodable", f"npy shape {shape} is not possible; write it with numpy.save")
+    body = len(data) - stream.tell()
+    claimed = math.prod(shape) * dtype.itemsize
+    if claimed != body:
+        raise InputError("undecodable", f"npy header claims {claimed} bytes, {body} follow; the file is cut or forged")
+    flat: NDArray[Any] = np.frombuffer(data, dtype, offset=stream.tell())
+    return flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]

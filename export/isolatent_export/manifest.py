@@ -1,0 +1,134 @@
+"""What manifest.json says: the typed schema of a bundle's facts.
+
+Unknown members are refused, so that a manifest of a newer schema is never half understood.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
+
+SCHEMA_VERSION = 1
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+"""Names appear in URLs, file names and metrics labels."""
+
+
+class Facts(BaseModel):
+    """Base of every part of the manifest: immutable and closed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ImageInput(Facts):
+    """What one image must become before the encoder: uint8 pixels (height, width, channels), 0 to 255."""
+
+    modality: Literal["image"] = "image"
+    height: int = Field(ge=1, le=4096)
+    width: int = Field(ge=1, le=4096)
+    channels: Literal[1, 3]
+    resize: Literal["fit", "stretch", "crop"] = "fit"
+    """fit: keep the aspect ratio and pad with `fill`; stretch: ignore it; crop: fill the frame and cut the overhang."""
+    fill: int = Field(default=0, ge=0, le=255)
+    """Grey level behind transparent pixels and beside fitted images."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape (H, W, C) of one decoded item."""
+        return self.height, self.width, self.channels
+
+
+InputSpec = Annotated[ImageInput, Field()]
+
+
+class LatentGroup(Facts):
+    """One group of latent variables, in the order of the mean vector."""
+
+    name: str
+    size: int = Field(ge=1)
+
+
+class Latent(Facts):
+    """The latent space: `size` numbers, split into groups; the embedding is the posterior mean."""
+
+    size: int = Field(ge=1)
+    groups: tuple[LatentGroup, ...]
+    embedding: Literal["mean"] = "mean"
+
+
+class Objective(Facts):
+    """What was optimised. Every term in nats, summed over pixels or dimensions, averaged over the batch."""
+
+    arm: Literal["base", "augmentation", "cr"]
+    bound: Literal["elbo", "iwae"]
+    likelihood: str
+    consistency_weight: float
+    """lambda, the weight of KL(q(z|x~) || q(z|x)); 0 for the arms `base` and `augmentation`."""
+    beta: float
+    samples: int
+
+
+class Training(Facts):
+    """Where the weights come from."""
+
+    data: str
+    examples: dict[str, int]
+    """Number of examples per split."""
+    epochs: int
+    updates: int
+    seed: int
+    git_revision: str | None
+
+
+class Tolerance(Facts):
+    """Largest absolute difference from the training framework that is accepted, per output."""
+
+    mean: float = 1e-5
+    log_variance: float = 1e-5
+    reconstruction: float = 1e-5
+
+
+class ParityRow(Facts):
+    """Measured largest absolute differences of one engine at one batch size from the golden outputs."""
+
+    engine: str
+    batch: int
+    mean: float
+    log_variance: float
+    reconstruction: float
+
+
+class FileFact(Facts):
+    """Identity of one file of the bundle."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    bytes: int = Field(ge=0)
+
+
+class Manifest(Facts):
+    """Everything a user of the bundle may rely on."""
+
+    schema_version: Literal[1] = 1
+    name: str = Field(pattern=NAME_PATTERN)
+    version: str = Field(pattern=NAME_PATTERN)
+    created: AwareDatetime
+    modality: Literal["image"]
+    family: str
+    objective: Objective
+    input: InputSpec
+    latent: Latent
+    reconstruction_error: Literal["mean squared error per pixel, pixels in 0..1"]
+    transforms: tuple[dict[str, JsonValue], ...]
+    """The semantics-preserving transformations the model was trained with, as configured."""
+    training: Training
+    metrics: dict[str, JsonValue]
+    tools: dict[str, str]
+    tolerance: Tolerance
+    parity: tuple[ParityRow, ...]
+    files: dict[str, FileFact]
+    """Every file of the bundle but the manifest itself."""
+
+    def public(self) -> dict[str, Any]:
+        """The facts as JSON-ready values, in the order of the schema."""
+        return self.model_dump(mode="json")

@@ -1,0 +1,153 @@
+"""Writing a bundle: both graphs, their twin, weights, golden samples, card and manifest, or nothing at all.
+
+Needs torch. The bundle is built beside its destination and moved there only when every engine agrees with torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import save_file as save_tensors
+from torch import Tensor, nn
+
+from isolatent_export import bundle as names
+from isolatent_export import parity
+from isolatent_export.bundle import Bundle, BundleError, Golden, file_digest
+from isolatent_export.card import RECONSTRUCTIONS, card
+from isolatent_export.manifest import FileFact, ImageInput, Latent, Manifest, Objective, Tolerance, Training
+from isolatent_export.pictures import save_grid
+from isolatent_export.runtime import OnnxRuntime
+from isolatent_export.to_onnx import to_onnx
+from isolatent_export.to_torchscript import TorchScriptRuntime, to_torchscript
+
+_TOOLS = ("isolatent", "torch", "onnx", "onnxscript", "onnxruntime", "numpy", "pillow")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """What training hands over. The modules are in evaluation mode, on the CPU, pre- and postprocessing inside.
+
+    encoder: input (B, *input.shape) uint8 -> mean, log_variance (B, d); decoder: latent (B, d) -> (B, *input.shape)
+    in 0..1. golden_inputs: (N, *input.shape) real validation inputs, N at least 7.
+    """
+
+    encoder: nn.Module
+    decoder: nn.Module
+    weights: dict[str, Tensor]
+    config: dict[str, Any]
+    golden_inputs: NDArray[Any]
+    name: str
+    version: str
+    family: str
+    objective: Objective
+    input: ImageInput
+    latent: Latent
+    transforms: tuple[dict[str, Any], ...]
+    training: Training
+    metrics: dict[str, Any]
+    tolerance: Tolerance = Tolerance()
+
+
+def write_bundle(export: Export, out: str | os.PathLike[str], *, overwrite: bool = False) -> Bundle:
+    """Write the bundle directory `out` and return it, opened.
+
+    Raises BundleError when `out` exists (an old bundle there is replaced only with `overwrite`, anything else never),
+    or when an engine's outputs differ from torch's by more than the tolerance.
+    """
+    destination = Path(out)
+    _require_free(destination, overwrite)
+    if len(export.golden_inputs) < max(parity.BATCHES):
+        raise BundleError(f"{len(export.golden_inputs)} golden inputs; give at least {max(parity.BATCHES)}")
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{destination.name}-", dir=destination.parent))
+    try:
+        _fill(work, export)
+        for file in work.iterdir():
+            file.chmod(0o644)
+        work.chmod(0o755)
+        if destination.exists():
+            shutil.rmtree(destination)
+        work.rename(destination)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return Bundle.open(destination)
+
+
+def _require_free(destination: Path, overwrite: bool) -> None:
+    if not destination.exists():
+        return
+    is_bundle = (destination / names.MANIFEST).is_file()
+    if destination.is_dir() and (not any(destination.iterdir()) or (is_bundle and overwrite)):
+        return
+    hint = "replace it with --overwrite, or choose another --out" if is_bundle else "choose another --out"
+    raise BundleError(f"{destination} exists; {hint}")
+
+
+def _fill(work: Path, export: Export) -> None:
+    golden = _golden(export)
+    example = torch.from_numpy(export.golden_inputs[:2])
+    latents = torch.from_numpy(golden.mean[:2])
+    to_onnx(export.encoder, example, work / names.ENCODER, inputs="input", outputs=["mean", "log_variance"])
+    to_onnx(export.decoder, latents, work / names.DECODER, inputs="latent", outputs=["reconstruction"])
+    to_torchscript(export.encoder, export.decoder, example, latents, work / names.TORCHSCRIPT)
+    save_tensors({name: value.contiguous() for name, value in export.weights.items()}, work / names.WEIGHTS)
+    (work / names.CONFIG).write_text(json.dumps(export.config, indent=2) + "\n")
+    save_arrays({name: np.ascontiguousarray(value) for name, value in vars(golden).items()}, work / names.GOLDEN)
+    save_grid([golden.input[:12], golden.reconstruction[:12]], work / RECONSTRUCTIONS)
+    manifest = _manifest(export)
+    # Opened like any user would, so that what is measured is what will be loaded.
+    rows = parity.measure(OnnxRuntime(Bundle(work, manifest)), golden, "CPUExecutionProvider")
+    rows += parity.measure(TorchScriptRuntime(work / names.TORCHSCRIPT), golden, "TorchScript")
+    wrong = parity.excess(rows, export.tolerance)
+    if wrong:
+        raise BundleError(f"not exported, outputs differ from torch: {'; '.join(wrong)}; check the model in fp32")
+    manifest = manifest.model_copy(update={"parity": rows})
+    (work / names.CARD).write_text(card(manifest))
+    manifest = manifest.model_copy(update={"files": _files(work)})
+    (work / names.MANIFEST).write_text(json.dumps(manifest.public(), indent=2) + "\n")
+
+
+@torch.inference_mode()
+def _golden(export: Export) -> Golden:
+    inputs = torch.from_numpy(export.golden_inputs)
+    mean, log_variance = export.encoder(inputs)
+    reconstruction = export.decoder(mean)
+    return Golden(export.golden_inputs, mean.numpy(), log_variance.numpy(), reconstruction.numpy())
+
+
+def _manifest(export: Export) -> Manifest:
+    return Manifest(
+        name=export.name,
+        version=export.version,
+        created=datetime.now(UTC).replace(microsecond=0),
+        modality=export.input.modality,
+        family=export.family,
+        objective=export.objective,
+        input=export.input,
+        latent=export.latent,
+        reconstruction_error="mean squared error per pixel, pixels in 0..1",
+        transforms=export.transforms,
+        training=export.training,
+        metrics=export.metrics,
+        tools={"python": platform.python_version()} | {tool: version(tool) for tool in _TOOLS},
+        tolerance=export.tolerance,
+        parity=(),
+        files={},
+    )
+
+
+def _files(work: Path) -> dict[str, FileFact]:
+    return {file.name: FileFact(sha256=file_digest(file), bytes=file.stat().st_size) for file in sorted(work.iterdir())}

@@ -1,0 +1,104 @@
+"""Results as responses: JSON, safetensors, or one PNG. The numbers are the same bits in each."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+from PIL import Image
+from safetensors.numpy import save
+from starlette.responses import Response
+
+from isolatent_export.manifest import Manifest
+from isolatent_serve.options import Options
+from isolatent_serve.outputs import Array, Output
+from isolatent_serve.results import Result
+
+JSON = "application/json"
+SAFETENSORS = "application/x-safetensors"
+PNG = "image/png"
+
+
+_INLINE_BYTES = 64 * 2**10
+
+
+@dataclass(frozen=True)
+class Answer:
+    """All that an answer is written from."""
+
+    result: Result
+    output: Output
+    manifest: Manifest
+    options: Options
+
+    @property
+    def is_costly(self) -> bool:
+        """Whether writing it belongs on another thread than the event loop's."""
+        return sum(tensor.nbytes for tensor in self.result.tensors.values()) > _INLINE_BYTES
+
+
+def offers(output: Output, count: int) -> tuple[str, ...]:
+    """Media types in which `count` results of `output` can be had, the default first."""
+    return (JSON, SAFETENSORS, PNG) if output.picture and count == 1 else (JSON, SAFETENSORS)
+
+
+def write(answer: Answer, media_type: str) -> Response:
+    """The response, in one of the offered media types."""
+    return Response(_WRITERS[media_type](answer), media_type=media_type)
+
+
+def _json(answer: Answer) -> bytes:
+    # orjson writes a float32 as the shortest text that reads back to the same float32.
+    return orjson.dumps(
+        {
+            "object": "list",
+            "model": answer.manifest.name,
+            "version": answer.manifest.version,
+            "data": [_item(answer, index) for index in range(answer.result.count)],
+            "usage": {"inputs": answer.result.count, **answer.output.usage},
+        },
+        option=orjson.OPT_SERIALIZE_NUMPY,
+    )
+
+
+def _item(answer: Answer, index: int) -> dict[str, Any]:
+    error = answer.result.errors.get(index)
+    if error:
+        return {"object": "error", "index": index, "code": error.code, "detail": error.detail}
+    item: dict[str, Any] = {"object": answer.output.kind, "index": index}
+    for name, tensor in answer.result.tensors.items():
+        item[name] = _value(tensor[index], answer.options.encoding_format)
+        if tensor.ndim > 2:  # (N, H, W, C): base64 needs the shape to be read
+            item["shape"] = tensor.shape[1:]
+    return item
+
+
+def _value(row: Array, encoding_format: str) -> Any:
+    if row.ndim == 0 or encoding_format == "float":
+        return row
+    return base64.b64encode(np.ascontiguousarray(row, "<f4").tobytes()).decode()
+
+
+def _safetensors(answer: Answer) -> bytes:
+    result, manifest = answer.result, answer.manifest
+    facts = {"object": "list", "model": manifest.name, "version": manifest.version, "inputs": str(result.count)}
+    if result.errors:
+        listed = [{"index": i, "code": e.code, "detail": e.detail} for i, e in sorted(result.errors.items())]
+        facts["errors"] = orjson.dumps(listed).decode()
+    return save({name: np.ascontiguousarray(tensor) for name, tensor in result.tensors.items()}, facts)
+
+
+def _png(answer: Answer) -> bytes:
+    assert answer.output.picture is not None
+    pixels = np.rint(answer.result.tensors[answer.output.picture][0].clip(0, 1) * 255).astype(np.uint8)  # (H, W, C)
+    file = io.BytesIO()
+    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+_WRITERS: dict[str, Callable[[Answer], bytes]] = {JSON: _json, SAFETENSORS: _safetensors, PNG: _png}

@@ -1,0 +1,129 @@
+"""Request bodies: bytes off the wire within limits, then what they ask for. Nothing is decoded here.
+
+A new encoding is one function from bytes to a `Body` and one line in `_READERS`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+
+from isolatent_export.inputs import Limits
+from isolatent_serve import multipart
+from isolatent_serve.inputs import Bulk, Files, Inputs, Json
+from isolatent_serve.problems import Problem
+from isolatent_serve.settings import RequestLimits
+
+MEDIA_TYPES = ("multipart/form-data", "image/*", "application/octet-stream", "application/json", "application/x-npy")
+
+_INLINE_BYTES = 16 * 2**10  # parsing this much costs less than handing it to another thread
+
+
+@dataclass(frozen=True)
+class Body:
+    """A parsed body: its inputs, still encoded, and its other members as they were written."""
+
+    inputs: Inputs
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+Reader = Callable[[bytes, str, Limits], Body]
+"""(body, the whole Content-Type header, limits) -> Body. Raises Problem, or InputError for a limit."""
+
+
+def reader(request: Request) -> Reader:
+    """The reader of this request's Content-Type. Raises Problem `unsupported_media_type`."""
+    coding = request.headers.get("Content-Encoding", "identity")
+    if coding.lower() != "identity":
+        raise Problem("unsupported_media_type", f"Content-Encoding {coding!r}: send the body uncompressed")
+    media_type = _media_type(request)
+    found = _READERS.get("image/*" if media_type.startswith("image/") else media_type)
+    if found is None:
+        got = f"Content-Type {media_type!r}" if media_type else "no Content-Type"
+        raise Problem("unsupported_media_type", f"{got}: send one of {', '.join(MEDIA_TYPES)}")
+    return found
+
+
+async def read(request: Request, limits: RequestLimits) -> bytes:
+    """The whole body, counted while it arrives: neither Content-Length nor chunking is believed.
+
+    Raises Problem: `request_too_large`, `body_timeout`, `empty_body`.
+    """
+    announced = request.headers.get("Content-Length", "0")
+    if int(announced) > limits.request_bytes:  # the HTTP parser has refused everything but digits
+        raise _too_large(f"{announced} bytes", limits)
+    chunks: list[bytes] = []
+    received = 0
+    try:
+        async with asyncio.timeout(limits.body_seconds):
+            async for chunk in request.stream():
+                received += len(chunk)
+                if received > limits.request_bytes:
+                    raise _too_large(f"more than {limits.request_bytes} bytes", limits)
+                chunks.append(chunk)
+    except TimeoutError:
+        raise Problem(
+            "body_timeout",
+            f"{received} bytes in {limits.body_seconds:g} s; send faster, or fewer inputs per request",
+        ) from None
+    if received == 0:
+        raise Problem("empty_body", "the body is empty; send a file, or JSON with a member `input`")
+    return b"".join(chunks)
+
+
+def parse_is_costly(request: Request, body: bytes) -> bool:
+    """Whether reading this body belongs on another thread than the event loop's."""
+    media_type = _media_type(request)
+    return media_type in ("application/json", "multipart/form-data") and len(body) > _INLINE_BYTES
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+
+def _too_large(what: str, limits: RequestLimits) -> Problem:
+    return Problem(
+        "request_too_large", f"a body of {what}, the limit is {limits.request_bytes}; send fewer inputs per request"
+    )
+
+
+def _read_file(body: bytes, _content_type: str, _limits: Limits) -> Body:
+    return Body(Files([body], single=True))
+
+
+def _read_bulk(body: bytes, _content_type: str, _limits: Limits) -> Body:
+    return Body(Bulk(body))
+
+
+def _read_json(body: bytes, _content_type: str, _limits: Limits) -> Body:
+    try:
+        members = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Problem("malformed_json", f"{error}; send valid JSON in UTF-8, numbers finite") from None
+    if not isinstance(members, dict):
+        raise Problem("malformed_json", 'the body is not an object; send {"input": ...}')
+    value = members.pop("input", None)
+    if value is None:
+        raise Problem("missing_input", "no member `input`; send a data URL, base64, nested numbers, or a list of them")
+    return Body(Json(value), members)
+
+
+def _read_multipart(body: bytes, content_type: str, limits: Limits) -> Body:
+    form = multipart.parse(body, content_type, limits)
+    if not form.inputs:
+        raise Problem("missing_input", "no part named `input`; send each file as one, as in curl -F input=@FILE")
+    return Body(Files(form.inputs), dict(form.fields))
+
+
+_READERS: dict[str, Reader] = {
+    "multipart/form-data": _read_multipart,
+    "image/*": _read_file,
+    "application/octet-stream": _read_file,
+    "application/json": _read_json,
+    "application/x-npy": _read_bulk,
+}

@@ -1,0 +1,1 @@
+"""Commands of `isolatent` that need the extra "serve"."""

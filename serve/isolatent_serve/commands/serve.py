@@ -1,0 +1,164 @@
+"""isolatent serve BUNDLE...: open and check bundles, bind, then verify on the real device while already answering."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import json
+import logging
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+
+from isolatent.cli import CommandError
+from isolatent_export import Bundle, BundleError
+from isolatent_serve.app import create_app
+from isolatent_serve.settings import RequestLimits, Settings
+
+log = logging.getLogger("isolatent_serve")
+
+_DEFAULTS = Settings()
+_LIMITS = _DEFAULTS.limits
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.add_argument("bundles", nargs="+", type=Path, metavar="BUNDLE", help="directory made by isolatent export")
+    parser.add_argument("--host", default=_DEFAULTS.host, help="address to bind (default: %(default)s)")
+    parser.add_argument("--port", default=_DEFAULTS.port, type=_port, help="0 takes a free port (default: %(default)s)")
+    parser.add_argument("--device", default=_DEFAULTS.device, choices=("auto", "cpu", "cuda"), help="where models run")
+    parser.add_argument("--threads", default=0, type=_count, metavar="N", help="cores per inference (default: all)")
+    limits = parser.add_argument_group("limits per request")
+    limits.add_argument("--max-request-bytes", default=_LIMITS.request_bytes, type=_positive, metavar="N")
+    limits.add_argument("--max-pixels", default=_LIMITS.pixels, type=_positive, metavar="N", help="per image")
+    limits.add_argument("--max-items", default=_LIMITS.items, type=_positive, metavar="N")
+    limits.add_argument("--deadline", default=_LIMITS.deadline_seconds, type=_seconds, metavar="SECONDS")
+    parser.add_argument("--json", action="store_true", help="print where it listens as one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until SIGTERM or SIGINT. Raises CommandError for bundles or addresses that cannot be served."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # its warnings quote what clients sent
+    settings = _settings(args)
+    bundles = [_open(path) for path in settings.bundles]
+    failures: list[Exception] = []
+
+    def refuse(error: Exception) -> None:
+        failures.append(error)
+        server.should_exit = True
+
+    try:
+        app = create_app(settings, bundles, on_failure=refuse)
+    except BundleError as error:
+        raise CommandError(str(error)) from None
+    server = uvicorn.Server(_uvicorn_config(app, settings))
+    with _bind(settings) as listener:
+        _exit_cleanly_on_signals(server)
+        _announce(listener, as_json=args.json)
+        server.run(sockets=[listener])
+    if failures:
+        raise CommandError(str(failures[0]))
+    return 0
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    limits = RequestLimits(
+        request_bytes=args.max_request_bytes,
+        pixels=args.max_pixels,
+        items=args.max_items,
+        deadline_seconds=args.deadline,
+    )
+    return Settings(
+        bundles=tuple(args.bundles),
+        host=args.host,
+        port=args.port,
+        device=args.device,
+        threads=args.threads,
+        limits=limits,
+    )
+
+
+def _open(path: Path) -> Bundle:
+    try:
+        bundle = Bundle.open(path)
+        bundle.require_intact()
+    except BundleError as error:
+        raise CommandError(str(error)) from None
+    return bundle
+
+
+def _uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    patience = settings.limits.body_seconds + settings.limits.deadline_seconds
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        log_level="warning",
+        access_log=False,  # access.py logs requests, with their ids
+        server_header=False,
+        proxy_headers=False,
+        ws="none",
+        timeout_graceful_shutdown=int(patience) + 5,  # an accepted request may take this long
+    )
+
+
+def _bind(settings: Settings) -> socket.socket:
+    try:
+        family, *_, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+        listener = socket.create_server(address[:2], family=family, backlog=2048)
+    except OSError as error:
+        raise CommandError(
+            f"cannot listen on {settings.host} port {settings.port} ({error.strerror or error}); "
+            "choose other values for --host and --port (--port 0 takes a free one)"
+        ) from None
+    if not ipaddress.ip_address(listener.getsockname()[0]).is_loopback:
+        log.warning(
+            "listening on %s: everyone who can reach this address can use the service, there is no authentication; "
+            "put a proxy that authenticates in front of it, or leave out --host",
+            settings.host,
+        )
+    return listener
+
+
+def _announce(listener: socket.socket, *, as_json: bool) -> None:
+    host, port = listener.getsockname()[:2]
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    print(json.dumps({"event": "listening", "url": url}) if as_json else f"Listening on {url}", flush=True)
+
+
+def _exit_cleanly_on_signals(server: uvicorn.Server) -> None:
+    # uvicorn raises the signal again once it has shut down: these handlers make that, and the time before it, harmless.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
+
+
+def _port(text: str) -> int:
+    number = _count(text)
+    if number > 65535:
+        raise argparse.ArgumentTypeError(f"{number} is no port; give 0 to 65535")
+    return number
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{number} is negative")
+    return number
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not positive")
+    return number
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not 0 < number < 86400:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 86400 seconds")
+    return number

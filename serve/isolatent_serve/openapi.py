@@ -1,0 +1,95 @@
+"""What /openapi.json says about each route: bodies in every encoding, options, answers and problems."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from isolatent_serve import answers, problems
+from isolatent_serve.outputs import Output
+from isolatent_serve.schemas import ProblemDetails
+
+_BINARY = {"type": "string", "format": "binary"}
+_NUMBERS = {"type": "array", "items": {}, "description": "whole numbers 0..255 as (H, W) or (H, W, C)"}
+_ITEM = {"anyOf": [{"type": "string", "description": "data URL or base64 of a file"}, _NUMBERS]}
+_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
+
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "model": {"type": "string", "description": "may be left out when one model is served"},
+    "encoding_format": {"type": "string", "enum": ["float", "base64"], "default": "float"},
+    "on_error": {
+        "type": "string",
+        "enum": ["request", "item"],
+        "default": "request",
+        "description": "whether one bad input fails the request or only its own place in the answer",
+    },
+    "dimensions": {"type": "integer", "description": "accepted when it is the model's latent size"},
+    "user": {"type": "string", "description": "accepted and ignored"},
+}
+
+
+def inference(output: Output, model: type[BaseModel]) -> dict[str, Any]:
+    """Keyword arguments of an inference route."""
+    names = [name for name in _OPTIONS if name in ("model", "encoding_format", "on_error") or name in output.options]
+    options = {name: _OPTIONS[name] for name in names}
+    parameters = [{"name": name, "in": "query", "required": False, "schema": options[name]} for name in names]
+    content: dict[str, Any] = {answers.SAFETENSORS: {"schema": _BINARY}}
+    if output.picture:
+        content[answers.PNG] = {"schema": _BINARY}
+    return {
+        "responses": {200: {"model": model, "content": content}, "default": _problem()},
+        "openapi_extra": {"parameters": parameters, "requestBody": _request_body(options)},
+    }
+
+
+def plain(model: type[BaseModel]) -> dict[str, Any]:
+    """Keyword arguments of a route without a body."""
+    return {"responses": {200: {"model": model}, "default": _problem()}}
+
+
+def finish(document: dict[str, Any]) -> dict[str, Any]:
+    """Give problems their own media type, which FastAPI cannot say per response."""
+    for path in document["paths"].values():
+        for operation in path.values():
+            content = operation["responses"]["default"]["content"]
+            content[problems.MEDIA_TYPE] = content.pop("application/json", content.get(problems.MEDIA_TYPE))
+    return document
+
+
+def _problem() -> dict[str, Any]:
+    return {"model": ProblemDetails, "description": f"A problem. Codes: {', '.join(problems.PROBLEMS)}"}
+
+
+def _request_body(options: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    json_schema = {
+        "type": "object",
+        "required": ["input"],
+        "additionalProperties": False,
+        "properties": {"input": {"anyOf": [_ITEM, {"type": "array", "items": _ITEM}]}, **options},
+    }
+    form_schema = {
+        "type": "object",
+        "required": ["input"],
+        "additionalProperties": False,
+        "properties": {"input": {"type": "array", "items": _BINARY}, **options},
+    }
+    file = {"schema": {**_BINARY, "description": "one image file, or an npy file of one item"}}
+    bulk = {**_BINARY, "description": "npy file of uint8 (N, H, W[, C])"}
+    return {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": json_schema,
+                "examples": {
+                    "data URL": {"value": {"input": f"data:image/png;base64,{_PIXEL}"}},
+                    "base64 list": {"value": {"input": [_PIXEL, _PIXEL], "encoding_format": "base64"}},
+                    "numbers": {"value": {"input": [[0, 255], [255, 0]]}},
+                },
+            },
+            "multipart/form-data": {"schema": form_schema},
+            "image/*": file,
+            "application/octet-stream": file,
+            "application/x-npy": {"schema": bulk},
+        },
+    }

@@ -1,0 +1,101 @@
+"""The models of a service, by name: their facts, their engines, and how they become ready."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from isolatent_export import Bundle, BundleError, Manifest
+from isolatent_export.runtime import Device, OnnxRuntime
+from isolatent_export.verify import load_verified
+from isolatent_serve.engine import CHUNK, Engine
+from isolatent_serve.problems import Problem
+
+RETRY_SECONDS = 1
+
+
+class Model:
+    """One bundle and the engine that runs it."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self.engine = Engine(bundle.manifest.name)
+
+    @property
+    def manifest(self) -> Manifest:
+        """The bundle's facts."""
+        return self.bundle.manifest
+
+    async def start(self, device: Device, threads: int) -> None:
+        """Load, verify and warm the model on its own thread. Raises BundleError when it must not be served."""
+        await self.engine.start(lambda: _load(self.bundle, device, threads))
+
+    def require_ready(self) -> None:
+        """Raise Problem `not_ready` until `start` has finished."""
+        if not self.engine.ready:
+            raise not_ready(f"model {self.manifest.name} is being verified; try again in {RETRY_SECONDS} s")
+
+    def public(self) -> dict[str, Any]:
+        """What /v1/models says: OpenAI's members first, then the manifest's."""
+        facts = self.manifest.public()
+        return {
+            "id": self.manifest.name,
+            "object": "model",
+            "created": int(self.manifest.created.timestamp()),
+            "owned_by": "isolatent",
+            "version": self.manifest.version,
+            "modality": self.manifest.modality,
+            "provider": self.engine.provider,
+            "ready": self.engine.ready,
+            **{name: facts[name] for name in ("input", "latent", "objective", "family", "metrics", "transforms")},
+        }
+
+
+class Registry:
+    """The served models in the order in which they were named."""
+
+    def __init__(self, bundles: Iterable[Bundle]) -> None:
+        """Raises BundleError when two bundles have one name."""
+        self._models: dict[str, Model] = {}
+        for bundle in bundles:
+            name = bundle.manifest.name
+            if name in self._models:
+                raise BundleError(
+                    f"{bundle.path} and {self._models[name].bundle.path} are both named {name}; "
+                    "serve one of them, or export one under another name"
+                )
+            self._models[name] = Model(bundle)
+
+    def __iter__(self) -> Iterator[Model]:
+        return iter(self._models.values())
+
+    @property
+    def ready(self) -> bool:
+        """Whether every model is verified and warm."""
+        return all(model.engine.ready for model in self)
+
+    def find(self, name: str | None) -> Model:
+        """The model called `name`, or the only one. Raises Problem `model_required` or `model_not_found`."""
+        served = ", ".join(self._models) or "none"
+        if name is None:
+            if len(self._models) != 1:
+                raise Problem("model_required", f"name one of the served models: {served}")
+            return next(iter(self))
+        if name not in self._models:
+            raise Problem("model_not_found", f"no model {name[:100]!r}; served are: {served}")
+        return self._models[name]
+
+
+def not_ready(detail: str) -> Problem:
+    """The problem of a request that came too early."""
+    return Problem("not_ready", detail, headers={"Retry-After": str(RETRY_SECONDS)})
+
+
+def _load(bundle: Bundle, device: Device, threads: int) -> OnnxRuntime:
+    runtime = load_verified(bundle, device=device, threads=threads)
+    for count in (1, CHUNK):  # the first run at a size allocates its memory
+        mean, _ = runtime.encode(np.zeros((count, *bundle.manifest.input.shape), np.uint8))
+        runtime.decode(mean)
+    return runtime

@@ -1,0 +1,100 @@
+"""POST /v1/posteriors, /v1/embeddings, /v1/reconstructions: one way from body to answer, three outputs."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from isolatent_export.inputs import InputError
+from isolatent_serve import answers, bodies, openapi, options, results, service
+from isolatent_serve.negotiation import negotiate
+from isolatent_serve.options import Options
+from isolatent_serve.outputs import EMBEDDINGS, POSTERIORS, RECONSTRUCTIONS, Output
+from isolatent_serve.problems import Problem, at
+from isolatent_serve.registry import Model
+from isolatent_serve.schemas import EmbeddingList, PosteriorList, ReconstructionList
+from isolatent_serve.service import Service
+
+router = APIRouter(tags=["inference"])
+
+
+@router.post("/v1/posteriors", operation_id="create_posteriors", **openapi.inference(POSTERIORS, PosteriorList))
+async def create_posteriors(request: Request) -> Response:
+    """Mean and variance of q(z|x) for each input, and its KL divergence to the prior in nats."""
+    return await infer(request, POSTERIORS)
+
+
+@router.post("/v1/embeddings", operation_id="create_embeddings", **openapi.inference(EMBEDDINGS, EmbeddingList))
+async def create_embeddings(request: Request) -> Response:
+    """The posterior mean of each input, in the request and answer shape of OpenAI's embeddings."""
+    return await infer(request, EMBEDDINGS)
+
+
+@router.post(
+    "/v1/reconstructions",
+    operation_id="create_reconstructions",
+    **openapi.inference(RECONSTRUCTIONS, ReconstructionList),
+)
+async def create_reconstructions(request: Request) -> Response:
+    """The decoder's output for each input's posterior mean, pixels in 0..1, and its mean squared error per pixel."""
+    return await infer(request, RECONSTRUCTIONS)
+
+
+async def infer(request: Request, output: Output) -> Response:
+    """Answer one inference request: read, parse, decode, run, write. Raises Problem."""
+    running = service.of(request)
+    parse = bodies.reader(request)
+    data = await bodies.read(request, running.settings.limits)
+    deadline = running.settings.limits.deadline_seconds
+    try:
+        async with asyncio.timeout(deadline):
+            body = await _parse(request, running, parse, data)
+            chosen = options.read(request, body.fields, output)
+            model = running.models.find(chosen.model)
+            _require_dimensions(chosen, model)
+            model.require_ready()
+            return await _run(request, running, body, chosen, model, output)
+    except TimeoutError:
+        detail = f"not done within {deadline:g} s; send fewer or smaller inputs per request, or later"
+        raise Problem("deadline", detail) from None
+
+
+async def _parse(request: Request, running: Service, parse: bodies.Reader, data: bytes) -> bodies.Body:
+    arguments = (data, request.headers["Content-Type"], running.settings.limits.inputs)
+    try:
+        if bodies.parse_is_costly(request, data):
+            return await running.decoder.call(parse, *arguments)
+        return parse(*arguments)
+    except InputError as error:
+        raise at("/input", error) from None
+
+
+async def _run(
+    request: Request, running: Service, body: bodies.Body, chosen: Options, model: Model, output: Output
+) -> Response:
+    try:
+        decoded = await running.decoder.decode(body.inputs, model.manifest.input)
+    except InputError as error:
+        raise at("/input", error) from None
+    media_type = negotiate(request.headers.get("Accept"), answers.offers(output, decoded.count))
+    alone = chosen.on_error == "request" or media_type == answers.PNG
+    if alone:
+        results.require_all(decoded, decoded.errors)
+    computed = await model.engine.run(output.compute, decoded.array) if len(decoded.array) else {}
+    result = results.collect(decoded, computed, output.shapes(model.manifest))
+    if alone:
+        results.require_all(decoded, result.errors)
+    answer = answers.Answer(result, output, model.manifest, chosen)
+    if answer.is_costly:
+        return await running.decoder.call(answers.write, answer, media_type)
+    return answers.write(answer, media_type)
+
+
+def _require_dimensions(chosen: Options, model: Model) -> None:
+    size = model.manifest.latent.size
+    if chosen.dimensions not in (None, size):
+        detail = f"dimensions: {model.manifest.name} has {size}, and no other number; leave it out"
+        raise Problem("invalid_option", detail, errors=[("/dimensions", detail)])

@@ -1,0 +1,146 @@
+"""The answers as types: what /openapi.json says about them. The tests hold real answers against these."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from isolatent_export.manifest import ImageInput, Latent, Objective
+
+Vector = list[float] | str
+"""Numbers, or with encoding_format=base64 the little-endian float32 bytes of them."""
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ItemError(_Closed):
+    """With on_error=item, in the place of an input that could not be used."""
+
+    object: Literal["error"]
+    index: int
+    code: str = Field(examples=["undecodable"])
+    detail: str
+
+
+class Posterior(_Closed):
+    """q(z|x) of one input: a normal distribution with diagonal covariance."""
+
+    object: Literal["posterior"]
+    index: int
+    mean: Vector = Field(examples=[[0.25, -1.5]])
+    variance: Vector = Field(examples=[[0.01, 0.9]])
+    kl: float = Field(description="KL(q(z|x) || N(0, I)) in nats", examples=[1.23])
+
+
+class Embedding(_Closed):
+    """The posterior mean of one input."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: Vector = Field(examples=[[0.25, -1.5]])
+
+
+class Reconstruction(_Closed):
+    """What the model keeps of one input."""
+
+    object: Literal["reconstruction"]
+    index: int
+    reconstruction: list[list[list[float]]] | str = Field(description="(H, W, C), 0..1", examples=[[[[0.0], [0.98]]]])
+    shape: tuple[int, int, int] = Field(examples=[[1, 2, 1]])
+    error: float = Field(description="mean squared error per pixel", examples=[0.01])
+
+
+class Usage(_Closed):
+    """How much was asked for."""
+
+    inputs: int = Field(examples=[1])
+
+
+class EmbeddingUsage(Usage):
+    """With the members OpenAI's clients read."""
+
+    prompt_tokens: Literal[0]
+    total_tokens: Literal[0]
+
+
+class _List(_Closed):
+    object: Literal["list"]
+    model: str = Field(examples=["digits"])
+    version: str = Field(examples=["1"])
+
+
+class PosteriorList(_List):
+    """Posteriors in input order."""
+
+    data: list[Posterior | ItemError]
+    usage: Usage
+
+
+class EmbeddingList(_List):
+    """Embeddings in input order."""
+
+    data: list[Embedding | ItemError]
+    usage: EmbeddingUsage
+
+
+class ReconstructionList(_List):
+    """Reconstructions in input order."""
+
+    data: list[Reconstruction | ItemError]
+    usage: Usage
+
+
+class ModelFacts(_Closed):
+    """One served model."""
+
+    id: str = Field(examples=["digits"])
+    object: Literal["model"]
+    created: int = Field(description="unix seconds")
+    owned_by: Literal["isolatent"]
+    version: str
+    modality: Literal["image"]
+    provider: str | None = Field(
+        description="ONNX Runtime's execution provider in use; null until ready", examples=["CPUExecutionProvider"]
+    )
+    ready: bool
+    input: ImageInput
+    latent: Latent
+    objective: Objective
+    family: str
+    metrics: dict[str, Any]
+    transforms: list[dict[str, Any]]
+
+
+class ModelList(_Closed):
+    """All served models."""
+
+    object: Literal["list"]
+    data: list[ModelFacts]
+
+
+class Status(_Closed):
+    """How the service is."""
+
+    status: Literal["ok", "ready"]
+
+
+class PlacedError(_Closed):
+    """One thing that is wrong, and where in the request."""
+
+    pointer: str = Field(examples=["/input/3"])
+    detail: str
+
+
+class ProblemDetails(BaseModel):
+    """RFC 9457. /v1/embeddings adds OpenAI's member `error`."""
+
+    type: str = Field(examples=["urn:isolatent:problem:undecodable"])
+    title: str
+    status: int = Field(examples=[422])
+    detail: str
+    code: str = Field(examples=["undecodable"])
+    request_id: str
+    errors: list[PlacedError] = []

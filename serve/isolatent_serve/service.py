@@ -1,0 +1,69 @@
+"""The parts of a running service that its routes share, and how they start and stop together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable
+
+from starlette.requests import Request
+
+from isolatent_export import Bundle
+from isolatent_serve.decoding import Decoder
+from isolatent_serve.registry import Registry, not_ready
+from isolatent_serve.settings import Settings
+
+log = logging.getLogger("isolatent_serve")
+
+OnFailure = Callable[[Exception], None]
+"""Told once why a model must not be served."""
+
+
+class Service:
+    """Settings, models and decoding threads of one app."""
+
+    def __init__(self, settings: Settings, bundles: Iterable[Bundle], on_failure: OnFailure) -> None:
+        """Raises BundleError for bundles that cannot be served together."""
+        self.settings = settings
+        self.models = Registry(bundles)
+        self.decoder = Decoder(settings.limits.inputs)
+        self._on_failure = on_failure
+        self._failure: Exception | None = None
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Make the models ready in the background while requests are already answered; stop all threads at the end."""
+        starting = asyncio.create_task(self._start())
+        try:
+            yield
+        finally:
+            starting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await starting
+            await asyncio.gather(*(model.engine.close() for model in self.models))
+            self.decoder.close()
+
+    def require_ready(self) -> None:
+        """Raise Problem `not_ready` until every model may be served."""
+        if self._failure:
+            raise not_ready(f"refused to serve: {self._failure}")
+        if not self.models.ready:
+            waiting = ", ".join(model.manifest.name for model in self.models if not model.engine.ready)
+            raise not_ready(f"being verified: {waiting}; try again soon")
+
+    async def _start(self) -> None:
+        try:
+            for model in self.models:
+                await model.start(self.settings.device, self.settings.threads)
+                log.info("model %s is ready on %s", model.manifest.name, model.engine.provider)
+        except Exception as error:
+            self._failure = error
+            self._on_failure(error)
+
+
+def of(request: Request) -> Service:
+    """The service that answers `request`."""
+    service = request.app.state.service
+    assert isinstance(service, Service)
+    return service

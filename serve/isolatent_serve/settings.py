@@ -1,0 +1,49 @@
+"""Everything that can be set about a service, with its default. Unknown keys are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from isolatent_export.inputs import Limits
+from isolatent_export.runtime import Device
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RequestLimits(_Closed):
+    """Largest and slowest requests accepted; each limit is checked before what it bounds is decoded."""
+
+    request_bytes: int = Field(default=64 * 2**20, ge=1)
+    """Bytes of one request body, of any encoding."""
+    item_bytes: int = Field(default=32 * 2**20, ge=1)
+    """Bytes of one file in it."""
+    pixels: int = Field(default=16_000_000, ge=1)
+    """Width times height that an image file may announce."""
+    items: int = Field(default=1024, ge=1)
+    """Inputs of one request."""
+    deadline_seconds: float = Field(default=30.0, gt=0)
+    """Time for decoding and inference once the body has arrived."""
+    body_seconds: float = Field(default=30.0, gt=0)
+    """Time for the body to arrive."""
+
+    @property
+    def inputs(self) -> Limits:
+        """The part of the limits that decoding enforces."""
+        return Limits(item_bytes=self.item_bytes, pixels=self.pixels, items=self.items)
+
+
+class Settings(_Closed):
+    """One service: which bundles it serves, where, and on what."""
+
+    bundles: tuple[Path, ...] = ()
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    """0 takes a free port."""
+    device: Device = "auto"
+    threads: int = Field(default=0, ge=0)
+    """Cores one inference may use; 0: as many as this process may."""
+    limits: RequestLimits = RequestLimits()

@@ -1,0 +1,34 @@
+"""Fixtures shared by all packages: small real bundles, made once per run by the real exporter."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from isolatent_export.manifest import ImageInput
+from support import export_untrained
+
+
+@pytest.fixture(scope="session")
+def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle `tiny`: grey 16 x 16 images, 8 latent variables."""
+    spec = ImageInput(height=16, width=16, channels=1)
+    return export_untrained(tmp_path_factory.mktemp("bundles") / "tiny", spec, latent=8).path
+
+
+@pytest.fixture(scope="session")
+def colour_bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle `tiny-colour`: RGB images 12 high and 20 wide, 6 latent variables."""
+    spec = ImageInput(height=12, width=20, channels=3)
+    return export_untrained(tmp_path_factory.mktemp("bundles") / "tiny-colour", spec, latent=6).path
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of real data sets; tests that need it are skipped where there is none."""
+    folder = os.environ.get("ISOLATENT_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("ISOLATENT_DATA names no folder with the real data sets")
+    return Path(folder)

@@ -1,0 +1,132 @@
+"""The models, the OpenAPI document, OpenAI's own client, and the numbers no model should give."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import httpx2
+import numpy as np
+import openai
+import pytest
+
+from isolatent_export.inputs import InputError
+from isolatent_serve import outputs, results, schemas
+from isolatent_serve.decoding import Decoded
+from isolatent_serve.inputs import Items
+from isolatent_serve.problems import Problem
+
+
+def test_the_served_models_are_listed(client: httpx2.Client) -> None:
+    response = client.get("/v1/models")
+    models = schemas.ModelList.model_validate_json(response.content)
+    assert [(model.id, model.ready, model.provider) for model in models.data] == [
+        ("tiny", True, "CPUExecutionProvider"),
+        ("tiny-colour", True, "CPUExecutionProvider"),
+    ]
+    assert [model.input.shape for model in models.data] == [(16, 16, 1), (12, 20, 3)]
+
+
+def test_one_model_is_described(client: httpx2.Client) -> None:
+    listed = client.get("/v1/models").json()["data"]
+    assert client.get("/v1/models/tiny-colour").json() == listed[1]
+
+
+def test_an_unknown_model_is_a_problem(client: httpx2.Client) -> None:
+    response = client.get("/v1/models/big")
+    assert (response.status_code, response.json()["code"]) == (404, "model_not_found")
+
+
+@pytest.fixture
+def openai_client(client: httpx2.Client) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{client.base_url}/v1".replace("//v1", "/v1"), api_key="none", max_retries=0)
+
+
+def test_openais_client_reads_embeddings(
+    openai_client: openai.OpenAI, client: httpx2.Client, pngs: list[bytes]
+) -> None:
+    urls = ["data:image/png;base64," + base64.b64encode(png).decode() for png in pngs]
+    packed = openai_client.embeddings.create(model="tiny", input=urls)  # asks for base64 by itself
+    floats = openai_client.embeddings.create(model="tiny", input=urls, encoding_format="float", dimensions=8, user="me")
+    ours = client.post("/v1/embeddings", json={"model": "tiny", "input": urls}).json()["data"]
+    assert [item.index for item in packed.data] == list(range(7))
+    for one, other, own in zip(packed.data, floats.data, ours, strict=True):
+        assert np.array_equal(np.float32(one.embedding), np.float32(other.embedding))
+        assert other.embedding == own["embedding"]
+    assert packed.usage.total_tokens == 0
+
+
+def test_openais_client_reads_models_and_errors(openai_client: openai.OpenAI) -> None:
+    assert [model.id for model in openai_client.models.list()] == ["tiny", "tiny-colour"]
+    with pytest.raises(openai.NotFoundError, match="served are: tiny") as caught:
+        openai_client.embeddings.create(model="big", input="x")
+    assert caught.value.code == "model_not_found"
+    with pytest.raises(openai.UnprocessableEntityError):
+        openai_client.embeddings.create(model="tiny", input="no picture")
+
+
+def test_operation_ids_are_stable(client: httpx2.Client) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    assert {
+        path: {method: facts["operationId"] for method, facts in methods.items()} for path, methods in paths.items()
+    } == {
+        "/v1/posteriors": {"post": "create_posteriors"},
+        "/v1/embeddings": {"post": "create_embeddings"},
+        "/v1/reconstructions": {"post": "create_reconstructions"},
+        "/v1/models": {"get": "list_models"},
+        "/v1/models/{model}": {"get": "get_model"},
+        "/healthz": {"get": "get_health"},
+        "/readyz": {"get": "get_readiness"},
+    }
+
+
+def test_openapi_describes_every_encoding(client: httpx2.Client) -> None:
+    document = client.get("/openapi.json").json()
+    for path, options in (("posteriors", 3), ("embeddings", 5), ("reconstructions", 3)):
+        operation = document["paths"][f"/v1/{path}"]["post"]
+        assert set(operation["requestBody"]["content"]) == {
+            "application/json",
+            "multipart/form-data",
+            "image/*",
+            "application/octet-stream",
+            "application/x-npy",
+        }
+        assert len(operation["parameters"]) == options
+        assert "application/x-safetensors" in operation["responses"]["200"]["content"]
+        assert list(operation["responses"]["default"]["content"]) == ["application/problem+json"]
+
+
+def test_openapis_examples_decode(client: httpx2.Client) -> None:
+    examples = client.get("/openapi.json").json()["paths"]["/v1/posteriors"]["post"]["requestBody"]["content"]
+    for name, example in examples["application/json"]["examples"].items():
+        response = client.post("/v1/posteriors?model=tiny", json=example["value"])
+        assert response.status_code == (422 if name == "numbers" else 200)  # the numbers are 2 x 2, the model's 16 x 16
+
+
+def test_browsers_of_other_sites_get_nothing(client: httpx2.Client) -> None:
+    response = client.get("/v1/models", headers={"Origin": "https://example.com"})
+    assert not [name for name in response.headers if name.startswith("access-control")]
+    assert "Server" not in response.headers
+
+
+class Overflowing:
+    """Graphs whose second item has a variance beyond float32."""
+
+    def encode(self, inputs: Any) -> Any:
+        log_variance = np.zeros((len(inputs), 2), np.float32)
+        log_variance[1] = 100
+        return np.ones((len(inputs), 2), np.float32), log_variance
+
+    def decode(self, latents: Any) -> Any:
+        return latents
+
+
+def test_an_answer_that_is_not_finite_is_an_error_of_its_item() -> None:
+    computed = outputs.posterior(Overflowing(), np.zeros((3, 2, 2, 1), np.uint8))
+    decoded = Decoded(Items([b""] * 4), np.zeros((3, 2, 2, 1), np.uint8), {0: InputError("undecodable", "bad")})
+    result = results.collect(decoded, computed, {"mean": (2,), "variance": (2,), "kl": ()})
+    assert {index: error.code for index, error in result.errors.items()} == {0: "undecodable", 2: "non_finite_output"}
+    assert np.isnan(result.tensors["mean"][[0, 2]]).all()
+    assert (result.tensors["mean"][[1, 3]] == 1).all()
+    with pytest.raises(Problem, match="2 of 4 are bad"):
+        results.require_all(decoded, result.errors)

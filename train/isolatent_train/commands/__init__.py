@@ -1,0 +1,1 @@
+"""Commands of the `isolatent` program that train, measure and export; see isolatent.cli."""

@@ -1,0 +1,56 @@
+"""Turn a complete run into a verified bundle: ONNX, TorchScript, weights, golden samples, manifest and model card.
+
+Every engine's outputs are compared with the training framework's; excess error fails the export.
+
+    isolatent export runs/digits --out bundles/digits
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from isolatent.cli import CommandError
+from isolatent_export.bundle import Bundle, BundleError
+from isolatent_train.bundling import export_run
+from isolatent_train.commands.evaluate import keep, load_fitting
+from isolatent_train.data import DataError
+from isolatent_train.evaluation import evaluate
+from isolatent_train.run import RunError, Trained
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("run_dir", metavar="RUN", help="directory of a complete run")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="the bundle's directory (default: bundles/NAME)")
+    parser.add_argument("--name", help="name it is served under (default: the run's)")
+    parser.add_argument("--version", default="1", help="version it is served as (default: 1)")
+    parser.add_argument("--overwrite", action="store_true", help="replace a bundle that is already there")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export, evaluating first when that was not done yet."""
+    try:
+        trained = Trained.open(args.run_dir)
+        splits = load_fitting(trained)
+        metrics = trained.evaluation()
+        if metrics is None:
+            print("Not evaluated yet; evaluating for the model card ...", flush=True)
+            metrics = evaluate(trained, splits)
+            keep(trained, metrics)
+        out = args.out or Path("bundles") / (args.name or trained.config.name)
+        bundle = export_run(
+            trained, splits, metrics, out, name=args.name, version=args.version, overwrite=args.overwrite
+        )
+    except (BundleError, DataError, RunError) as error:
+        raise CommandError(str(error)) from None
+    print(f"{bundle.path}: {parity_line(bundle)}")
+    print(f"Next: isolatent serve {bundle.path}")
+    return 0
+
+
+def parity_line(bundle: Bundle) -> str:
+    """One line on how closely the bundle's engines agree with torch."""
+    worst = max(max(row.mean, row.log_variance, row.reconstruction) for row in bundle.manifest.parity)
+    engines = " and ".join(dict.fromkeys(row.engine for row in bundle.manifest.parity))
+    return f"{engines} within {worst:.1e} of torch at batches 1, 2 and 7"

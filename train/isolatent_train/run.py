@@ -1,0 +1,112 @@
+"""A run's directory: what training leaves behind, and a trained model read back from it or from a bundle.
+
+config.json          the complete configuration
+run.json             input specification, split sizes, git revision, device
+history.jsonl        one line of figures per epoch
+checkpoint.pt        the state to resume from (tensors and plain numbers only)
+weights.safetensors  the trained weights, written when the run is complete
+evaluation.json      metrics, written by `isolatent evaluate`
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from isolatent_export.bundle import MANIFEST, Bundle
+from isolatent_export.manifest import ImageInput, Training
+from isolatent_train.config import Config, ConfigError
+from isolatent_train.likelihoods import Likelihood, build_likelihood
+from isolatent_train.models import VAE, build_model
+from isolatent_train.streams import stream
+
+CONFIG = "config.json"
+RUN = "run.json"
+HISTORY = "history.jsonl"
+CHECKPOINT = "checkpoint.pt"
+WEIGHTS = "weights.safetensors"
+EVALUATION = "evaluation.json"
+
+
+class RunError(Exception):
+    """A run directory that cannot be used as asked; the message names the remedy."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model in evaluation mode, with what is known about it."""
+
+    path: Path
+    config: Config
+    spec: ImageInput
+    model: VAE
+    likelihood: Likelihood
+    training: Training
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Trained:
+        """Load a complete run or a bundle. Raises RunError or BundleError with the next step."""
+        directory = Path(path)
+        if (directory / MANIFEST).is_file():
+            bundle = Bundle.open(directory)
+            bundle.require_intact()
+            spec, training = bundle.manifest.input, bundle.manifest.training
+        elif (directory / RUN).is_file():
+            facts = json.loads((directory / RUN).read_text())
+            spec, training = ImageInput(**facts["input"]), Training(**facts["training"])
+        else:
+            raise RunError(f"{directory}: neither a run nor a bundle; make a run with: isolatent train digits")
+        if not (directory / WEIGHTS).is_file():
+            raise RunError(f"{directory}: the run is not complete; continue it with --resume")
+        try:
+            config = Config.load(str(directory / CONFIG))
+            model = build_model(config.model, spec)
+            model.load_state_dict(load_file(directory / WEIGHTS))
+        except (ConfigError, SafetensorError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise RunError(f"{directory}: weights or configuration do not load ({reason}); train again") from None
+        return cls(directory, config, spec, model.eval(), build_likelihood(config.likelihood), training)
+
+    def untrained(self) -> VAE:
+        """The same network as it was before the first update, in evaluation mode."""
+        return initial_model(self.config, self.spec).eval()
+
+    def evaluation(self) -> dict[str, Any] | None:
+        """Metrics of an earlier `isolatent evaluate`, or None."""
+        file = self.path / EVALUATION
+        return json.loads(file.read_text())["metrics"] if file.is_file() else None
+
+
+def initial_model(config: Config, spec: ImageInput) -> VAE:
+    """The network with its initial weights, a function of the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream(config.seed, "initial weights").initial_seed())
+        return build_model(config.model, spec)
+
+
+def git_revision() -> str | None:
+    """Commit of the repository the user stands in, with `+changes` when files differ from it; None outside of one."""
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        status = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit.stdout.strip() + ("+changes" if status.stdout.strip() else "")
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace `path` as a whole, also when the process or the machine dies in the middle."""
+    part = path.with_name(f".{path.name}.part")
+    with part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
