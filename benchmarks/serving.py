@@ -10,26 +10,21 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import httpx2
 import numpy as np
+from machine import write
 from PIL import Image
 
 from isolatent_export.bundle import Bundle
 from isolatent_export.runtime import OnnxRuntime
 from isolatent_train.service import service
 
-RESULTS = Path(__file__).parent / "results" / "serving.json"
 BULK = 256
 
 
@@ -59,23 +54,18 @@ def main() -> None:
                 rates.setdefault(name, []).append(_rate(call, threads, args.seconds) * count)
 
     medians = {name: round(statistics.median(values), 1) for name, values in rates.items()}
-    result = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": {
-            "processor": _processor(),
-            "cores": len(os.sched_getaffinity(0)),
-            "python": platform.python_version(),
+    path = write(
+        "serving",
+        ("isolatent", "onnxruntime", "fastapi", "uvicorn", "numpy"),
+        {
+            "bundle": bundle.manifest.name,
+            "seconds": args.seconds,
+            "images_per_second": {name: {"median": medians[name], "rounds": rates[name]} for name in rates},
         },
-        "versions": {name: version(name) for name in ("isolatent", "onnxruntime", "fastapi", "uvicorn", "numpy")},
-        "bundle": bundle.manifest.name,
-        "seconds": args.seconds,
-        "images_per_second": {name: {"median": medians[name], "rounds": rates[name]} for name in rates},
-    }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
+    )
     for name, median in medians.items():
         print(f"{name:<55} {median:>10,.0f} images/s")
-    print(f"The load generator shares the {result['machine']['cores']} cores with the service. Written to {RESULTS}")
+    print(f"The load generator shares its cores with the service. Written to {path}")
 
 
 def _rate(call: Callable[[], object], threads: int, seconds: float) -> float:
@@ -110,11 +100,6 @@ def _png(image: np.ndarray) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(stream, "PNG")
     return stream.getvalue()
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 if __name__ == "__main__":

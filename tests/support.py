@@ -10,18 +10,28 @@ import torch
 from isolatent_export.bundle import Bundle
 from isolatent_export.manifest import ImageInput, Latent, LatentGroup, Objective, Training
 from isolatent_export.write import Export, write_bundle
-from isolatent_train.likelihoods import Bernoulli
-from isolatent_train.models import VAE
+from isolatent_train.config import ModelSection
+from isolatent_train.likelihoods import Bernoulli, Likelihood
+from isolatent_train.models import build_model
 from isolatent_train.pixels import ExportedDecoder, ExportedEncoder
 
 
-def export_untrained(out: Path, spec: ImageInput, *, latent: int, **changes: Any) -> Bundle:
+def export_untrained(
+    out: Path,
+    spec: ImageInput,
+    *,
+    latent: int,
+    section: ModelSection | None = None,
+    likelihood: Likelihood | None = None,
+    **changes: Any,
+) -> Bundle:
     """Export a freshly initialised VAE; its weights are arbitrary, everything else about the bundle is real."""
+    section = section or ModelSection(latent=latent, channels=(8, 16))
+    likelihood = likelihood or Bernoulli(dynamic=True)
     with torch.random.fork_rng():
         torch.manual_seed(7)
-        model = VAE(spec.shape, latent=latent, channels=(8, 16)).eval()
+        model = build_model(section, spec, likelihood).eval()
         golden = torch.randint(0, 256, (16, *spec.shape), dtype=torch.uint8).numpy()
-    likelihood = Bernoulli(dynamic=True)
     facts: dict[str, Any] = {
         "encoder": ExportedEncoder(model),
         "decoder": ExportedDecoder(model, likelihood),
@@ -30,7 +40,7 @@ def export_untrained(out: Path, spec: ImageInput, *, latent: int, **changes: Any
         "golden_inputs": golden,
         "name": out.name,
         "version": "1",
-        "family": model.family,
+        "family": "vae",
         "objective": Objective(
             arm="cr", bound="elbo", likelihood=likelihood.description, consistency_weight=0.1, beta=1.0, samples=1
         ),

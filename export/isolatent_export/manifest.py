@@ -60,11 +60,11 @@ class Latent(Facts):
 class Objective(Facts):
     """What was optimised. Every term in nats, summed over pixels or dimensions, averaged over the batch."""
 
-    arm: Literal["base", "augmentation", "cr"]
+    arm: Literal["base", "augmentation", "cr", "triplet"]
     bound: Literal["elbo", "iwae"]
     likelihood: str
     consistency_weight: float
-    """lambda, the weight of KL(q(z|x~) || q(z|x)); 0 for the arms `base` and `augmentation`."""
+    """lambda, the weight of KL(q(z|x~) || q(z|x)), or of the triplet loss; 0 for `base` and `augmentation`."""
     beta: float
     samples: int
 

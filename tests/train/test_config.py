@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from isolatent_train.config import Config, ConfigError, recipe_names
+from isolatent_train.transforms import PRESETS, Affine
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -17,10 +18,15 @@ def test_every_built_in_recipe_loads(name: str) -> None:
 
 def test_settings_change_single_keys() -> None:
     config = Config.load("digits", ["objective.lambda=0.5", "objective.arm=base", "transforms.0.rotation=30"])
-    assert config.objective.consistency_weight == 0.5
+    assert config.objective.weight == 0.5
     assert config.objective.arm == "base"
-    assert config.transforms[0].rotation == 30
-    assert config.transforms[0].translation == 0.07
+    assert config.transforms == (Affine(rotation=30),)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_and_single_transformations_mix(preset: str) -> None:
+    config = Config.load("digits", ["objective.arm=base", f'transforms=["{preset}", {{kind="flip"}}]'])
+    assert [each.kind for each in config.transforms] == [*(entry["kind"] for entry in PRESETS[preset]), "flip"]
 
 
 def test_a_recipe_file_holds_only_the_differences_from_its_base(tmp_path: Path) -> None:
@@ -47,8 +53,10 @@ def test_lambda_counts_only_for_the_arm_cr(arm: str) -> None:
         ("trainin.epochs=3", r"unknown key trainin; known keys: name, data, seed"),
         ("objective.gamma=1", r"unknown key objective.gamma; known keys: arm, bound, lambda"),
         ("objective.lambda=-1", r"objective.lambda: Input should be greater than or equal to 0"),
-        ("objective.arm=both", r"objective.arm: Input should be 'base', 'augmentation' or 'cr'"),
+        ("objective.arm=both", r"objective.arm: Input should be 'base', 'augmentation', 'cr' or 'triplet'"),
         ("objective.samples=5", r"samples > 1 needs objective.bound=iwae"),
+        ("transforms=shear", r"no preset 'shear'; presets are none, paper, large"),
+        ("data.size=0", r"data.size.0: Input should be greater than 0"),
         ("transforms=[]", r"objective.arm=cr needs at least one entry in transforms"),
         ("transforms.3.rotation=1", r"3 is no entry of a list of 1"),
         ("training.epochs", r"write it as key=value"),
@@ -61,5 +69,5 @@ def test_mistakes_are_named(setting: str, message: str) -> None:
 
 
 def test_an_unknown_recipe_lists_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="built in are digits"):
+    with pytest.raises(ConfigError, match="built in are cifar10, digits"):
         Config.load("digit")

@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from isolatent_export.manifest import ImageInput
 from isolatent_train.bounds import ELBO, IWAE, Bound
-from isolatent_train.config import ObjectiveSection
+from isolatent_train.config import ModelSection, ObjectiveSection
 from isolatent_train.consistency import Objective, build_objective
-from isolatent_train.likelihoods import Bernoulli
-from isolatent_train.models import VAE
+from isolatent_train.likelihoods import Bernoulli, DiscretisedLogistic
+from isolatent_train.models import VAE, build_model
 
 LIKELIHOOD = Bernoulli(dynamic=True)
 BOUNDS: list[Bound] = [ELBO(), ELBO(beta=4.0), IWAE(3)]
@@ -21,7 +22,10 @@ BOUNDS: list[Bound] = [ELBO(), ELBO(beta=4.0), IWAE(3)]
 @pytest.fixture
 def model() -> VAE:
     torch.manual_seed(0)
-    return VAE((8, 8, 1), latent=4, channels=(8,)).eval()  # eval: BatchNorm does not mix the views
+    spec = ImageInput(height=8, width=8, channels=1)
+    return build_model(
+        ModelSection(latent=4, channels=(8,)), spec, LIKELIHOOD
+    ).eval()  # so BatchNorm does not mix views
 
 
 @pytest.fixture
@@ -101,3 +105,42 @@ def test_the_expected_likelihood_is_the_mean_over_binarisations() -> None:
     mean = expected.log_prob(logits.expand(1, 20_000, -1, -1, -1), draws).mean()
     assert expected.targets(grey, seeded()) is grey
     assert expected.log_prob(logits, grey).item() == pytest.approx(mean.item(), abs=0.1)
+
+
+def test_the_triplet_arm_compares_the_copy_with_a_stranger(model: VAE, views: tuple[Tensor, Tensor]) -> None:
+    x, x_tilde = views
+    objective = build_objective(ObjectiveSection.model_validate({"arm": "triplet", "lambda": 3.0, "margin": 2.0}))
+    loss = objective(model, LIKELIHOOD, x, x_tilde, seeded())
+    means, moved = model.encode(x).mean, model.encode(x_tilde).mean
+    near, far = (means - moved).square().sum(1), (means - means.roll(1, 0)).square().sum(1)
+    both = ELBO()(model, LIKELIHOOD, torch.cat(views), seeded()).value
+    expected = -both[:5].mean() - both[5:].mean() + 3 * (near - far + 2).clamp(min=0).mean()
+    torch.testing.assert_close(loss.value, expected)
+
+
+@pytest.mark.parametrize("bound", [ELBO(), IWAE(3)])
+def test_annealing_away_the_prior_leaves_the_reconstruction(
+    model: VAE, views: tuple[Tensor, Tensor], bound: Bound
+) -> None:
+    plain = bound(model, LIKELIHOOD, views[0], seeded(), annealing=0.0)
+    if isinstance(bound, ELBO):
+        torch.testing.assert_close(plain.value, plain.reconstruction)
+    assert (plain.value >= plain.reconstruction - 1e-4).all()
+    assert not torch.allclose(plain.value, bound(model, LIKELIHOOD, views[0], seeded()).value)
+
+
+def test_the_discretised_logistic_is_a_probability_of_256_levels() -> None:
+    likelihood = DiscretisedLogistic()
+    outputs = torch.tensor([0.3, -2.5]).view(1, 1, 2, 1, 1).expand(1, 256, -1, 1, 1)
+    levels = (torch.arange(256) / 255).view(256, 1, 1, 1)
+    assert likelihood.log_prob(outputs, levels).exp().sum().item() == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("log_scale", [-30.0, -7.0, 0.0, 5.0])
+def test_the_discretised_logistic_stays_finite_with_its_gradient(log_scale: float) -> None:
+    outputs = torch.tensor([[8.0, log_scale], [-8.0, log_scale]]).view(1, 2, 2, 1, 1).requires_grad_()
+    targets = torch.tensor([0.0, 100 / 255]).view(2, 1, 1, 1)
+    log_probability = DiscretisedLogistic().log_prob(outputs, targets)
+    (gradient,) = torch.autograd.grad(log_probability.sum(), outputs)
+    assert torch.isfinite(log_probability).all()
+    assert torch.isfinite(gradient).all()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,16 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
-from isolatent.cli import main
-from isolatent_train.config import Config
-from isolatent_train.data import load_data
-from isolatent_train.evaluation.consistency import consistency
-from isolatent_train.evaluation.information import active_units, mutual_information
+from isolatent_train.evaluation.consistency import consistency, found
+from isolatent_train.evaluation.encoding import posteriors
+from isolatent_train.evaluation.information import active_units, log_mixture, mutual_information
 from isolatent_train.evaluation.likelihood import negative_log_likelihood
-from isolatent_train.evaluation.probe import probe_accuracy
-from isolatent_train.loop import train
+from isolatent_train.evaluation.probe import linear_probe
+from isolatent_train.evaluation.strengths import KINDS, consistency_by_strength, displaced, movements
 from isolatent_train.posterior import DiagonalGaussian
-from isolatent_train.tables import ROWS, metrics_table
+from isolatent_train.transforms import Affine
+
+
+def gaussian(count: int = 40, latent: int = 4, *, seed: int = 0) -> DiagonalGaussian:
+    return DiagonalGaussian(*torch.randn(2, count, latent, generator=torch.Generator().manual_seed(seed)))
 
 
 class LinearGaussian(nn.Module):
@@ -46,25 +46,44 @@ class UnitGaussian:
         return -0.5 * ((outputs - targets).square() + math.log(2 * math.pi)).flatten(2).sum(2)
 
 
+class CentreOfMass(nn.Module):
+    """Encodes an image as where its ink is: (right, down) in -1..1, with a fixed variance."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def encode(self, images: Tensor) -> DiagonalGaussian:
+        side = images.shape[3]
+        axis = torch.linspace(-1 + 1 / side, 1 - 1 / side, side)
+        total = images.sum((1, 2, 3)) + 1e-9
+        right, down = (images.sum((1, dim)) @ axis / total for dim in (2, 3))
+        mean = torch.stack([right, down], 1) * self.scale
+        return DiagonalGaussian(mean, torch.full_like(mean, -4))
+
+
 def test_importance_sampling_finds_the_true_likelihood() -> None:
     model, targets = LinearGaussian(), torch.randn(8, 1, 1, 3, generator=torch.Generator().manual_seed(0))
-    found = negative_log_likelihood(
+    done: list[int] = []
+    estimate = negative_log_likelihood(
         model,  # type: ignore[arg-type]
         UnitGaussian(),  # type: ignore[arg-type]
         model.encode(targets),
         targets,
         samples=20_000,
         generator=torch.Generator().manual_seed(1),
+        on_images=done.append,
     )
     covariance = model.weight @ model.weight.T + torch.eye(3)
     true = -MultivariateNormal(torch.zeros(3), covariance).log_prob(targets.flatten(1))
-    torch.testing.assert_close(found, true, atol=0.05, rtol=0)
+    torch.testing.assert_close(estimate, true, atol=0.05, rtol=0)
+    assert sum(done) == 8
 
 
 def test_mutual_information_of_perfectly_told_apart_inputs_is_log_n() -> None:
     means = 100.0 * torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
-    found = mutual_information(DiagonalGaussian(means, torch.full_like(means, -4)), torch.Generator().manual_seed(0))
-    assert found == pytest.approx(math.log(50), abs=1e-3)
+    told = mutual_information(DiagonalGaussian(means, torch.full_like(means, -4)), torch.Generator().manual_seed(0))
+    assert told == pytest.approx(math.log(50), abs=1e-3)
 
 
 def test_mutual_information_of_a_collapsed_posterior_is_zero() -> None:
@@ -72,17 +91,29 @@ def test_mutual_information_of_a_collapsed_posterior_is_zero() -> None:
     assert mutual_information(prior, torch.Generator().manual_seed(0)) == pytest.approx(0, abs=1e-4)
 
 
+@pytest.mark.parametrize(("offset", "log_variance"), [(0.0, 0.0), (300.0, -8.0), (0.0, -20.0)])
+def test_the_expanded_mixture_density_is_the_direct_one(offset: float, log_variance: float) -> None:
+    q = gaussian(latent=6)
+    q = DiagonalGaussian(q.mean + offset, q.log_variance + log_variance)
+    latents = q.sample(torch.Generator().manual_seed(1))
+    wide = DiagonalGaussian(q.mean.double(), q.log_variance.double())
+    direct = wide.log_prob(latents.double()[:, None, :]).logsumexp(1) - math.log(40)
+    torch.testing.assert_close(log_mixture(q, latents), direct, rtol=1e-6, atol=1e-4)
+    torch.testing.assert_close(log_mixture(q, latents, rows=7), log_mixture(q, latents))
+
+
 def test_active_units_counts_means_that_vary() -> None:
     generator = torch.Generator().manual_seed(0)
     means = torch.randn(1000, 3, generator=generator) * torch.tensor([1.0, 0.2, 0.05])
     assert active_units(means) == 2
+    assert active_units(means[:1]) is None
 
 
 def test_unmoved_posteriors_are_perfectly_consistent() -> None:
-    q = DiagonalGaussian(torch.randn(20, 4), torch.zeros(20, 4))
-    found = consistency(q, [q, q])
-    assert found["consistency_kl"] == found["consistency_w2_normalized"] == 0
-    assert found["retrieval_top1"] == 1
+    q = gaussian()
+    result = consistency(q, [q, q])
+    assert result["consistency_kl"] == result["consistency_w2_normalized"] == 0
+    assert result["retrieval_top1"] == 1
 
 
 def test_normalised_consistency_does_not_change_when_the_latent_space_shrinks() -> None:
@@ -94,30 +125,81 @@ def test_normalised_consistency_does_not_change_when_the_latent_space_shrinks() 
     assert narrow["consistency_kl_normalized"] == pytest.approx(wide["consistency_kl_normalized"], rel=1e-4)
 
 
+def test_consistency_of_a_collapsed_encoder_is_no_number_rather_than_perfect() -> None:
+    prior = DiagonalGaussian(torch.zeros(8, 3), torch.zeros(8, 3))
+    assert math.isnan(consistency(prior, [prior])["consistency_kl_normalized"])
+
+
+def test_retrieval_in_chunks_is_retrieval() -> None:
+    original, copy = gaussian(), gaussian(seed=1)
+    mixed = DiagonalGaussian(0.7 * original.mean + 0.3 * copy.mean, copy.log_variance)
+    assert torch.equal(found(mixed, original, rows=7), found(mixed, original))
+    assert 0 < found(mixed, original).mean() < 1
+
+
+def test_posteriors_in_batches_are_the_posteriors() -> None:
+    pixels = torch.randint(0, 256, (10, 9, 9, 1), dtype=torch.uint8)
+    whole, parts = (posteriors(CentreOfMass(), pixels, batch=batch) for batch in (10, 3))  # type: ignore[arg-type]
+    torch.testing.assert_close(parts.mean, whole.mean)
+
+
+def test_movement_grows_with_the_known_shift_of_each_strength() -> None:
+    pixels = torch.zeros(2, 40, 40, 1, dtype=torch.uint8)
+    pixels[0, 18:22, 12:16], pixels[1, 18:22, 24:28] = 255, 255
+    moved = movements(CentreOfMass(), pixels, "translation", (0.05, 0.1))  # type: ignore[arg-type]
+    # Means move by twice the fraction of the side (the axis is -1..1); KL = shift^2 / (2 variance), log-variance -4.
+    expected = [(2 * strength) ** 2 / 2 * math.exp(4) for strength in (0.05, 0.1)]
+    torch.testing.assert_close(torch.stack([each.kl[0] for each in moved]), torch.tensor(expected), rtol=1e-3, atol=0)
+    assert [float(each.found.mean()) for each in moved] == [1, 1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_displacement_of_zero_changes_nothing_and_any_other_something(kind: str) -> None:
+    images = torch.rand(2, 3, 12, 9)
+    torch.testing.assert_close(displaced(images, kind, 0.0), images, atol=1e-5, rtol=0)
+    assert not torch.allclose(displaced(images, kind, KINDS[kind].strengths[-1]), images, atol=0.05)
+
+
+def test_curves_use_the_padding_of_the_models_own_transformation() -> None:
+    pixels = torch.full((4, 20, 20, 1), 255, dtype=torch.uint8)  # all ink: the edges decide
+    edge = consistency_by_strength(CentreOfMass(), pixels, (Affine(padding="edge"),))  # type: ignore[arg-type]
+    zeros = consistency_by_strength(CentreOfMass(), pixels, ())  # type: ignore[arg-type]
+    assert max(edge["translation"]["kl"]) == pytest.approx(0, abs=1e-6)
+    assert max(zeros["translation"]["kl"]) > 0.1
+
+
 def test_probe_reads_a_linear_rule_and_not_noise() -> None:
     features = np.random.default_rng(0).normal(size=(600, 5)).astype(np.float32)
     rule, noise = (features[:, 0] > 0).astype(int), np.random.default_rng(1).integers(0, 2, 600)
-    assert probe_accuracy((features[:400], rule[:400]), (features[400:], rule[400:])) > 0.95
-    assert probe_accuracy((features[:400], noise[:400]), (features[400:], noise[400:])) < 0.65
+    accuracy = linear_probe((features[:400], rule[:400]), (features[400:], rule[400:])).accuracy
+    chance = linear_probe((features[:400], noise[:400]), (features[400:], noise[400:])).accuracy
+    assert accuracy is not None
+    assert chance is not None
+    assert accuracy > 0.95
+    assert chance < 0.65
 
 
-def test_evaluate_command_measures_a_run_and_its_bundle_alike(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    settings = ["training.epochs=2", "model.channels=[4, 8]", "model.latent=4"]
-    run = train(Config.load("digits", settings), load_data("digits"), tmp_path / "run")
-    assert main(["evaluate", str(run), "--samples", "20"]) == 0
-    assert main(["export", str(run), "--out", str(tmp_path / "bundle")]) == 0
-    capsys.readouterr()
-    assert main(["evaluate", str(run), str(tmp_path / "bundle"), "--samples", "20", "--json"]) == 0
-    of_run, of_bundle = json.loads(capsys.readouterr().out).values()
-    assert of_run == of_bundle
-    assert of_run["nll"] > 0
-    assert of_run["latent_size"] == 4
-    assert json.loads((run / "evaluation.json").read_text())["metrics"] == of_run
+def test_probe_takes_labels_in_any_order_and_at_most_its_limit() -> None:
+    features = np.random.default_rng(0).normal(size=(300, 2)).astype(np.float32)
+    labels = (features[:, 0] > 0).astype(int)
+    order = labels.argsort()  # as in a folder per class: the last fifth is all of one class
+    probe = linear_probe((features[order], labels[order]), (features, labels), limit=200)
+    assert probe.examples == 200
+    assert probe.accuracy is not None
+    assert probe.accuracy > 0.8  # by chance: 0.5
 
 
-def test_table_shows_mean_and_deviation_over_seeds() -> None:
-    metrics = dict.fromkeys(ROWS, 0.5)
-    table = metrics_table({"cr": [metrics, metrics | {"probe_accuracy": 0.7}]})
-    assert "| linear probe, %                    | 60.0 ± 14.1" in table
+def test_probe_without_a_second_class_says_so() -> None:
+    one = (np.zeros((5, 2), np.float32), np.zeros(5, int))
+    probe = linear_probe(one, one)
+    assert probe.accuracy is None
+    assert probe.note is not None
+    assert "one class" in probe.note
+
+
+def test_probe_that_does_not_converge_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("isolatent_train.evaluation.probe.ITERATIONS", 1)
+    features = np.random.default_rng(0).normal(size=(100, 20)).astype(np.float32)
+    probe = linear_probe((features, (features[:, 0] > 0).astype(int)), (features, (features[:, 0] > 0).astype(int)))
+    assert probe.note is not None
+    assert "did not converge" in probe.note

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from isolatent_train.transforms import Affine, transform
+from isolatent_train.transforms import PRESETS, Affine, ColourJitter, Crop, Flip, transform
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -76,3 +76,55 @@ def test_padding_decides_what_comes_in_from_outside(padding: str, corner: float)
         torch.ones(1, 1, 8, 8), angle=torch.zeros(1), shift=torch.tensor([[0.5, 0.0]]), scale=torch.ones(1)
     )
     assert view[0, 0, 0, 0].item() == corner
+
+
+def test_flip_mirrors_about_half_of_the_images() -> None:
+    images = torch.rand(400, 1, 4, 4, generator=generator())
+    flipped = Flip()(images, generator())
+    mirrored = (flipped == images.flip(3)).all(dim=(1, 2, 3))
+    assert 150 < mirrored.sum() < 250
+    assert torch.equal(flipped[~mirrored], images[~mirrored])
+
+
+def test_crop_of_the_whole_picture_changes_nothing() -> None:
+    images = torch.rand(3, 3, 8, 6)
+    torch.testing.assert_close(Crop(area=1, stretch=1)(images, generator()), images, atol=1e-5, rtol=0)
+
+
+def test_crop_enlarges_a_part_that_lies_inside() -> None:
+    ramp = torch.linspace(0, 1, 32).expand(50, 1, 32, 32)
+    cropped = Crop(area=0.3)(ramp, generator())
+    width = cropped[:, 0, 0, -1] - cropped[:, 0, 0, 0]
+    assert width.min() < 0.75
+    assert width.max() <= 1
+    assert (cropped[:, 0, 0, 0] > 0.05).any()
+
+
+def test_colour_jitter_of_strength_zero_changes_nothing() -> None:
+    images = torch.rand(3, 3, 8, 6)
+    still = ColourJitter(brightness=0, contrast=0, saturation=0, hue=0)
+    torch.testing.assert_close(still(images, generator()), images, atol=1e-5, rtol=0)
+
+
+def test_hue_keeps_grey_and_the_luma_of_colours() -> None:
+    hue = ColourJitter(brightness=0, contrast=0, saturation=0, hue=0.5)
+    grey = torch.full((1, 3, 2, 2), 0.5)
+    torch.testing.assert_close(hue(grey, generator()), grey, atol=1e-4, rtol=0)
+    colour = 0.4 + 0.2 * torch.rand(5, 3, 2, 2, generator=generator())
+    luma = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    turned = hue(colour, generator())
+    assert not torch.allclose(turned, colour, atol=0.02)
+    torch.testing.assert_close((turned * luma).sum(1), (colour * luma).sum(1), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_keeps_shape_and_range(preset: str, channels: int) -> None:
+    from pydantic import TypeAdapter
+
+    from isolatent_train.transforms import Transforms
+
+    images = torch.rand(4, channels, 12, 16)
+    views = transform(images, TypeAdapter(Transforms).validate_python(preset), generator())
+    assert views.shape == images.shape
+    assert -1e-5 <= views.min() <= views.max() <= 1 + 1e-5

@@ -29,8 +29,10 @@ class Evidence:
 class Bound(Protocol):
     """Anything that bounds log p(x) from below, image by image."""
 
-    def __call__(self, model: VAE, likelihood: Likelihood, targets: Tensor, generator: torch.Generator) -> Evidence:
-        """Bound for targets (B, C, H, W)."""
+    def __call__(
+        self, model: VAE, likelihood: Likelihood, targets: Tensor, generator: torch.Generator, *, annealing: float = 1.0
+    ) -> Evidence:
+        """Bound for targets (B, C, H, W); `annealing` in 0..1 weighs the prior's part while it warms up."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,15 @@ class ELBO:
 
     beta: float = 1.0
 
-    def __call__(self, model: VAE, likelihood: Likelihood, targets: Tensor, generator: torch.Generator) -> Evidence:
+    def __call__(
+        self, model: VAE, likelihood: Likelihood, targets: Tensor, generator: torch.Generator, *, annealing: float = 1.0
+    ) -> Evidence:
         """Bound for targets (B, C, H, W)."""
         posterior = model.encode(targets)
         outputs = model.decode(posterior.sample(generator))
         reconstruction = likelihood.log_prob(outputs[None], targets)[0]
         kl = posterior.kl()
-        return Evidence(reconstruction - self.beta * kl, posterior, reconstruction, kl)
+        return Evidence(reconstruction - annealing * self.beta * kl, posterior, reconstruction, kl)
 
 
 @dataclass(frozen=True)
@@ -54,10 +58,14 @@ class IWAE:
 
     samples: int
 
-    def __call__(self, model: VAE, likelihood: Likelihood, targets: Tensor, generator: torch.Generator) -> Evidence:
+    def __call__(
+        self, model: VAE, likelihood: Likelihood, targets: Tensor, generator: torch.Generator, *, annealing: float = 1.0
+    ) -> Evidence:
         """Bound for targets (B, C, H, W)."""
         posterior = model.encode(targets)
         log_weights, reconstruction = importance_weights(model, likelihood, targets, posterior, self.samples, generator)
+        if annealing != 1:
+            log_weights = reconstruction + annealing * (log_weights - reconstruction)
         value = log_weights.logsumexp(0) - math.log(self.samples)
         return Evidence(value, posterior, reconstruction.mean(0), posterior.kl())
 

@@ -36,7 +36,7 @@ def export_run(
         golden_inputs=splits.validation.pixels[:GOLDEN].numpy(),
         name=name or config.name,
         version=version,
-        family=model.family,
+        family=config.objective.family,
         objective=Objective(
             arm=config.objective.arm,
             bound=config.objective.bound,

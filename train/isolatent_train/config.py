@@ -12,10 +12,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from isolatent_export.manifest import NAME_PATTERN
-from isolatent_train.transforms import Transform
+from isolatent_train.transforms import Transforms
 
 
 class ConfigError(ValueError):
@@ -28,40 +28,83 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True)
 
 
+class DataSection(Section):
+    """What to train on, what one image becomes, and how images without official splits are split."""
+
+    spec: str = "digits"
+    """A data specification, SOURCE or SOURCE:PLACE: see `isolatent train --help`."""
+    size: tuple[PositiveInt, PositiveInt] | None = None
+    """(height, width) of the encoder's input; None: the source's own size (files: 64 x 64)."""
+    channels: Literal[1, 3] | None = None
+    """1 grey, 3 colour; None: the source's own (files: 3)."""
+    resize: Literal["fit", "stretch", "crop"] = "fit"
+    fill: int = Field(default=0, ge=0, le=255)
+    validation: float = Field(default=0.1, gt=0, lt=1)
+    """Fraction of the images set aside for validation where the source has no official validation split."""
+    test: float = Field(default=0.2, gt=0, lt=1)
+    """Fraction set aside for testing where the source has no official test split."""
+    split_seed: int = Field(default=0, ge=0)
+    limit: int | None = Field(default=None, ge=1)
+    """Train on the first so many images of the training split; None: on all."""
+    strict: bool = False
+    """Stop at the first file that cannot be read instead of leaving it out and naming it."""
+
+    @field_validator("size", mode="before")
+    @classmethod
+    def _square(cls, size: Any) -> Any:
+        return (size, size) if isinstance(size, int) else size
+
+
 class ModelSection(Section):
     """The network."""
 
-    family: Literal["vae"] = "vae"
+    net: Literal["conv", "residual"] = "conv"
+    """conv: stride-2 convolutions, as in the paper's small VAEs; residual: with residual blocks between them."""
     latent: int = Field(default=16, ge=1, le=4096)
     """Number of latent variables d."""
     channels: tuple[int, ...] = Field(default=(32, 64), min_length=1, max_length=8)
-    """Channels of the stride-2 convolutions, first to last; the decoder mirrors them."""
+    """Channels after each halving of the image, first to last; the decoder mirrors them."""
+    blocks: int = Field(default=1, ge=1, le=16)
+    """Residual blocks per resolution; for the net `residual` only."""
+
+    @field_validator("channels")
+    @classmethod
+    def _positive(cls, channels: tuple[int, ...]) -> tuple[int, ...]:
+        if min(channels) < 1:
+            raise ValueError("every number of channels must be at least 1")
+        return channels
 
 
 class LikelihoodSection(Section):
     """p(x|z) of the pixels."""
 
-    kind: Literal["bernoulli"] = "bernoulli"
+    kind: Literal["bernoulli", "logistic"] = "bernoulli"
+    """bernoulli: binary pixels, for characters; logistic: discretised logistic over 256 levels, for grey and colour."""
     binarize: Literal["dynamic", "expected"] = "dynamic"
-    """Grey levels are probabilities of binary pixels. dynamic: pixels are drawn at each update, encoded and
+    """bernoulli: grey levels are probabilities of binary pixels. dynamic: pixels are drawn at each update, encoded and
     reconstructed; expected: the grey image is encoded, as a service does, and the expected log-likelihood over its
     binary pixels is reconstructed."""
 
 
 class ObjectiveSection(Section):
-    """What is optimised (Sinha & Dieng 2021, eq. 5)."""
+    """What is optimised (Sinha & Dieng 2021, eq. 5). All terms in nats, summed over pixels or latent dimensions."""
 
-    arm: Literal["base", "augmentation", "cr"] = "cr"
-    """base: L(x); augmentation: L(x) + L(x~); cr: the same minus lambda KL(q(z|x~) || q(z|x))."""
+    arm: Literal["base", "augmentation", "cr", "triplet"] = "cr"
+    """base: L(x); augmentation: L(x) + L(x~); cr: the same minus lambda KL(q(z|x~) || q(z|x)); triplet: the same minus
+    lambda times the triplet loss of the posterior means, with which the paper compares."""
     bound: Literal["elbo", "iwae"] = "elbo"
-    consistency_weight: float = Field(default=0.1, ge=0, alias="lambda")
-    """lambda, per nat of the consistency KL (summed over latent dimensions, averaged over the batch)."""
-    consistency_warmup: float = Field(default=0.1, ge=0, le=1)
+    weight: float = Field(default=0.1, ge=0, alias="lambda")
+    """lambda: what a nat of the consistency KL (cr) or a unit of triplet loss (triplet) costs in nats of likelihood."""
+    warmup: float = Field(default=0.1, ge=0, le=1)
     """Fraction of the updates over which lambda grows linearly from 0."""
     beta: float = Field(default=1.0, ge=0)
     """Weight of KL(q(z|x) || p(z)) in the elbo; it does not multiply the consistency term."""
+    beta_warmup: float = Field(default=0.0, ge=0, le=1)
+    """Fraction of the updates over which the KL to the prior grows linearly from 0 to its full weight."""
     samples: int = Field(default=1, ge=1)
     """K, posterior samples per image; more than 1 needs the bound iwae."""
+    margin: float = Field(default=1.0, gt=0)
+    """triplet: by how much a stranger's mean must be farther than the copy's, in squared latent units."""
 
     @model_validator(mode="after")
     def _fits(self) -> ObjectiveSection:
@@ -74,7 +117,14 @@ class ObjectiveSection(Section):
     @property
     def effective_weight(self) -> float:
         """Lambda as the arm uses it."""
-        return self.consistency_weight if self.arm == "cr" else 0.0
+        return self.weight if self.arm in ("cr", "triplet") else 0.0
+
+    @property
+    def family(self) -> str:
+        """What the field calls a model with this bound."""
+        if self.bound == "iwae":
+            return "iwae"
+        return "vae" if self.beta == 1 else "beta-vae"
 
 
 class TrainingSection(Section):
@@ -82,6 +132,7 @@ class TrainingSection(Section):
 
     epochs: int = Field(default=100, ge=1)
     batch_size: int = Field(default=64, ge=2)
+    """Images per update, over all processes together."""
     learning_rate: float = Field(default=1e-3, gt=0)
     schedule: Literal["cosine", "constant"] = "cosine"
     """cosine: the learning rate falls to a hundredth of itself over the run."""
@@ -89,20 +140,33 @@ class TrainingSection(Section):
     """Largest gradient norm; longer gradients are scaled down to it."""
     checkpoint_updates: int = Field(default=0, ge=0)
     """Updates between checkpoints beside the one after each epoch; 0: none beside it."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: networks compute in bfloat16, weights and every loss term stay in float32."""
+    compile: bool = False
+    """Compile encoder and decoder with torch.compile; needs a C++ compiler, pays off in long runs."""
+    channels_last: bool = False
+    """Keep images and weights in the memory layout that convolutions prefer on most processors."""
+    ema: float = Field(default=0.0, ge=0, lt=1)
+    """Decay of an exponential moving average of the weights, which then is what the run leaves; 0: none."""
+    early_stopping: int = Field(default=0, ge=0)
+    """Epochs without a better validation ELBO after which a run ends with its best weights; 0: train to the end."""
+    pictures: int = Field(default=0, ge=0)
+    """Epochs between grids of reconstructions, samples and traversals in the run's pictures/; 0: none."""
+    tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = "tensorboard"
+    """Where figures and pictures go beside history.jsonl."""
 
 
 class Config(Section):
     """One run, complete."""
 
     name: str = Field(default="vae", pattern=NAME_PATTERN)
-    data: str = "digits"
-    """A data specification: see `isolatent train --help`."""
+    data: DataSection = DataSection()
     seed: int = Field(default=0, ge=0, lt=2**31)
     model: ModelSection = ModelSection()
     likelihood: LikelihoodSection = LikelihoodSection()
     objective: ObjectiveSection = ObjectiveSection()
-    transforms: tuple[Transform, ...] = ()
-    """Semantics-preserving transformations, applied in order, each with parameters drawn per image."""
+    transforms: Transforms = ()
+    """Semantics-preserving transformations, applied in order, each with parameters drawn per image; or a preset."""
     training: TrainingSection = TrainingSection()
 
     @model_validator(mode="after")

@@ -1,13 +1,14 @@
 """The consistency-regularized objective (Sinha & Dieng 2021), around any bound.
 
-    minimise  -L(x) - L(x~) + lambda KL( q(z|x~) || q(z|x) ),   x~ ~ t(x~|x)
+    minimise  -L(x) - L(x~) + lambda R( q(z|x), q(z|x~) ),   x~ ~ t(x~|x)
 
-averaged over the batch. The transformed posterior comes first in the KL, gradients flow through both sides, and each
-bound reconstructs its own input. Both views go through the network as one batch.
+averaged over the batch. R is KL( q(z|x~) || q(z|x) ): the transformed posterior comes first, gradients flow through
+both sides, and each bound reconstructs its own input. Both views go through the network as one batch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,28 @@ from isolatent_train.bounds import ELBO, IWAE, Bound, Evidence
 from isolatent_train.config import ObjectiveSection
 from isolatent_train.likelihoods import Likelihood
 from isolatent_train.models import VAE
+from isolatent_train.posterior import DiagonalGaussian
+
+Regularizer = Callable[[DiagonalGaussian, DiagonalGaussian], Tensor]
+"""(posterior of the originals, posterior of their transformed copies) -> a cost per image (B,)."""
+
+
+def consistency_kl(original: DiagonalGaussian, transformed: DiagonalGaussian) -> Tensor:
+    """KL( q(z|x~) || q(z|x) ) in nats, summed over latent dimensions: (B,)."""
+    return transformed.kl(original)
+
+
+@dataclass(frozen=True)
+class Triplet:
+    """max(0, ||m - m~||^2 - ||m - m'||^2 + margin), m' the next image's mean in the batch (Schroff et al. 2015)."""
+
+    margin: float = 1.0
+
+    def __call__(self, original: DiagonalGaussian, transformed: DiagonalGaussian) -> Tensor:
+        """Triplet loss per image (B,)."""
+        near = (original.mean - transformed.mean).square().sum(-1)
+        far = (original.mean - original.mean.roll(1, 0)).square().sum(-1)
+        return (near - far + self.margin).clamp(min=0)
 
 
 @dataclass(frozen=True)
@@ -29,10 +52,12 @@ class Loss:
 
 @dataclass(frozen=True)
 class Objective:
-    """A bound on the images, and for the arms with transformations on their transformed copies, tied by lambda."""
+    """A bound on the images and, but for the arm base, on their transformed copies, tied by a regularizer."""
 
     bound: Bound
-    consistency_weight: float
+    weight: float
+    """lambda"""
+    regularizer: Regularizer = consistency_kl
 
     def __call__(
         self,
@@ -43,28 +68,34 @@ class Objective:
         generator: torch.Generator,
         *,
         warmup: float = 1.0,
+        annealing: float = 1.0,
     ) -> Loss:
         """Loss for targets (B, C, H, W) and their transformed copies of the same shape.
 
-        `transformed` None is the arm `base`: -L(x) alone. `warmup` in 0..1 multiplies lambda.
+        `transformed` None is the arm `base`: -L(x) alone. `warmup` in 0..1 multiplies lambda, `annealing` the KL to the
+        prior.
         """
         if transformed is None:
-            evidence = self.bound(model, likelihood, targets, generator)
+            evidence = self.bound(model, likelihood, targets, generator, annealing=annealing)
             return Loss(-evidence.value.mean(), _terms(evidence, len(targets)))
         count = len(targets)
-        evidence = self.bound(model, likelihood, torch.cat([targets, transformed]), generator)
-        consistency = evidence.posterior[count:].kl(evidence.posterior[:count]).mean()
-        bounds = evidence.value[:count].mean() + evidence.value[count:].mean()
-        value = -bounds
-        if self.consistency_weight:
-            value = value + self.consistency_weight * warmup * consistency
-        return Loss(value, _terms(evidence, count) | {"consistency": consistency.detach()})
+        both = torch.cat([targets, transformed])
+        evidence = self.bound(model, likelihood, both, generator, annealing=annealing)
+        original, moved = evidence.posterior[:count], evidence.posterior[count:]
+        value = -evidence.value[:count].mean() - evidence.value[count:].mean()
+        terms = _terms(evidence, count) | {"consistency": consistency_kl(original, moved).mean()}
+        if self.weight:
+            cost = self.regularizer(original, moved).mean()
+            value = value + self.weight * warmup * cost
+            terms["regularizer"] = cost
+        return Loss(value, {name: term.detach() for name, term in terms.items()})
 
 
 def build_objective(section: ObjectiveSection) -> Objective:
     """The objective that a configuration names."""
     bound: Bound = ELBO(section.beta) if section.bound == "elbo" else IWAE(section.samples)
-    return Objective(bound, section.effective_weight)
+    regularizer: Regularizer = Triplet(section.margin) if section.arm == "triplet" else consistency_kl
+    return Objective(bound, section.effective_weight, regularizer)
 
 
 def _terms(evidence: Evidence, count: int) -> dict[str, Tensor]:

@@ -6,29 +6,32 @@ exactly what it would have computed uninterrupted: bit-identical weights on the 
 
 from __future__ import annotations
 
-import io
 import json
 import math
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
-from torch import Tensor
+from safetensors.torch import save as to_safetensors
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from isolatent_export.manifest import Training
+from isolatent_export.pictures import save_grid
+from isolatent_train import checkpoint, grids
 from isolatent_train import run as files
+from isolatent_train.checkpoint import State
 from isolatent_train.config import Config, TrainingSection
-from isolatent_train.consistency import Loss, Objective, build_objective
 from isolatent_train.data import DataError, Labelled, Splits
+from isolatent_train.distributed import Team, team
 from isolatent_train.likelihoods import Likelihood, build_likelihood
 from isolatent_train.models import VAE
 from isolatent_train.pixels import to_images
-from isolatent_train.run import RunError, git_revision, initial_model, write_atomically
+from isolatent_train.run import RunError, forget_after, initial_model, write_atomically
+from isolatent_train.step import TrainingStep
 from isolatent_train.streams import stream
-from isolatent_train.transforms import transform
+from isolatent_train.trackers import Nowhere, Tracker, build_tracker
 
 PATIENCE = 10
 """Consecutive updates with a non-finite loss or gradient after which a run stops."""
@@ -36,19 +39,6 @@ PATIENCE = 10
 
 class DivergenceError(RunError):
     """Losses or gradients stayed non-finite."""
-
-
-@dataclass
-class State:
-    """Everything a checkpoint holds beside the model and the optimiser."""
-
-    update: int = 0
-    skipped: int = 0
-    """Updates left out so far because of a non-finite loss or gradient."""
-    streak: int = 0
-    """Those among them that just happened in a row."""
-    sums: dict[str, float] = field(default_factory=dict)
-    """Terms summed over the current epoch's updates."""
 
 
 def train(
@@ -63,99 +53,159 @@ def train(
 ) -> Path:
     """Train as configured and leave a complete run in `out`, which is returned.
 
-    `on_update` and `on_epoch` are called after each update and with each line of the history. Raises RunError when
-    `out` holds another run, DivergenceError when the loss stays non-finite, DataError when there is too little data.
+    `on_update` and `on_epoch` are called after each update and with each line of the history. Started by torchrun, the
+    processes share the work. Raises RunError when `out` holds another run, DivergenceError when the loss stays
+    non-finite, DataError when there is too little data.
     """
-    device = device or torch.device("cpu")
-    settings = config.training
-    updates_per_epoch = len(splits.train) // settings.batch_size  # the last, smaller batch is left out
-    if updates_per_epoch == 0:
-        raise DataError(
-            f"{len(splits.train)} training images, fewer than one batch of {settings.batch_size}; "
-            "give more images or lower training.batch_size"
-        )
-    total = settings.epochs * updates_per_epoch
-
-    # ---- set up, or continue where a checkpoint left off ----
-    model = initial_model(config, splits.spec).to(device)
-    optimiser = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
-    objective, likelihood = build_objective(config.objective), build_likelihood(config.likelihood)
-    data, validation = splits.train.to(device), splits.validation.to(device)
-    state = _start(config, splits, out, total, resume=resume)
-    if (out / files.WEIGHTS).is_file():
-        return out  # resumed a complete run
-    if (out / files.CHECKPOINT).is_file():
-        state = _restore(out / files.CHECKPOINT, model, optimiser, device)
-    _forget_after(out / files.HISTORY, state.update)
-
-    # ---- update by update ----
-    while state.update < total:
-        epoch, position = divmod(state.update, updates_per_epoch)
-        batch = _batch(data, config, epoch, position, device)
-        rate = _learning_rate(settings, state.update / total)
-        loss = _update(model, optimiser, objective, likelihood, batch, config, state, total, rate)
-        _account(state, loss, out)
-        state.update += 1
-        on_update(state)
-        if position == updates_per_epoch - 1:
-            row = {"epoch": epoch + 1, "update": state.update, "learning_rate": rate, "skipped": state.skipped}
-            row |= {f"train_{name}": value / updates_per_epoch for name, value in state.sums.items()}
-            row |= {
-                f"validation_{name}": value for name, value in _validate(model, likelihood, validation, config).items()
-            }
-            with (out / files.HISTORY).open("a") as history:
-                history.write(json.dumps(row) + "\n")
-            on_epoch(row)
-            state.sums = {}
-        every = settings.checkpoint_updates
-        if position == updates_per_epoch - 1 or (every and state.update % every == 0):
-            _save(out / files.CHECKPOINT, model, optimiser, state)
-
-    # ---- done ----
-    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    write_atomically(out / files.WEIGHTS, save(weights))
+    with team(device or torch.device("cpu")) as (crew, own_device):
+        _train(config, splits, out, resume, crew, own_device, on_update, on_epoch)
     return out
 
 
-def _update(
-    model: VAE,
-    optimiser: torch.optim.Optimizer,
-    objective: Objective,
-    likelihood: Likelihood,
-    images: Tensor,
+def _train(
     config: Config,
-    state: State,
-    total: int,
-    rate: float,
-) -> Loss | None:
-    """One optimiser step on images (B, C, H, W). Returns None when it was left out as non-finite."""
-    generator = stream(config.seed, "update", state.update, images.device)
-    transformed = None
-    if config.objective.arm != "base":
-        # The grey image is transformed first, then turned into targets: interpolation would blur binary pixels.
-        transformed = likelihood.targets(transform(images, config.transforms, generator), generator)
-    targets = likelihood.targets(images, generator)
-    warmup_updates = config.objective.consistency_warmup * total
-    warmup = min(1.0, (state.update + 1) / warmup_updates) if warmup_updates else 1.0
+    splits: Splits,
+    out: Path,
+    resume: bool,
+    crew: Team,
+    device: torch.device,
+    on_update: Callable[[State], None],
+    on_epoch: Callable[[dict[str, Any]], None],
+) -> None:
+    settings = config.training
+    per_epoch = _updates_per_epoch(settings, len(splits.train), crew)
+    total = settings.epochs * per_epoch
 
-    model.train()
-    loss = objective(model, likelihood, targets, transformed, generator, warmup=warmup)
+    # ---- set up, or continue where a checkpoint left off ----
+    layout = torch.channels_last if settings.channels_last else torch.preserve_format
+    model = initial_model(config, splits.spec).to(device, memory_format=layout)  # type: ignore[call-overload]
+    likelihood = build_likelihood(config.likelihood)
+    optimiser = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
+    average = _average(model, settings)
+    modules = {"model": model, "optimiser": optimiser} | ({"average": average} if average else {})
+    kept: VAE = average.module if average else model
+    if crew.leads:
+        files.start(config, splits, out, updates=total, resume=resume)
+    crew.wait()
+    if (out / files.WEIGHTS).is_file():
+        return  # resumed a complete run
+    state = State()
+    if (out / files.CHECKPOINT).is_file():
+        state = checkpoint.restore(out / files.CHECKPOINT, modules, device)
+    crew.wait()
+    if crew.leads:
+        forget_after(out / files.HISTORY, state.update)
+    tracker: Tracker = build_tracker(config, out) if crew.leads else Nowhere()
+    if settings.compile:
+        model.encoder.compile()
+        model.decoder.compile()
+    step = crew.wrap(TrainingStep(model, likelihood, config), device)
+    pixels, validation = splits.train.pixels.to(device), splits.validation.to(device)
+
+    # ---- epoch by epoch, update by update ----
+    for epoch in range(state.update // per_epoch, settings.epochs):
+        order = torch.randperm(len(pixels), generator=stream(config.seed, "order", epoch)).to(device)
+        sums = {name: torch.tensor(value, dtype=torch.float64, device=device) for name, value in state.sums.items()}
+        started, first = time.perf_counter(), state.update
+        while state.update < (epoch + 1) * per_epoch:
+            position = state.update % per_epoch
+            batch = order[position * settings.batch_size : (position + 1) * settings.batch_size]
+            generator = stream(config.seed, f"update of {crew.rank}", state.update, device)
+            rate = _learning_rate(settings, state.update / total)
+            terms = _update(
+                step, optimiser, pixels[crew.share(batch)], generator, config, state.update / total, rate, crew
+            )
+            if average:
+                average.update_parameters(model)
+            _account(state, sums, terms, out)
+            state.update += 1
+            on_update(state)
+            every = settings.checkpoint_updates
+            if every and state.update % every == 0 and state.update % per_epoch:
+                state.sums = _gathered(sums, crew)
+                _save(out, modules, state, crew)
+
+        # ---- the epoch's figures, pictures and checkpoint ----
+        means = {f"train_{name}": value / per_epoch for name, value in _gathered(sums, crew).items()}
+        state.sums = {}
+        speed = (state.update - first) * settings.batch_size / (time.perf_counter() - started)
+        if crew.leads:
+            row = {"epoch": epoch + 1, "update": state.update, "learning_rate": rate, "skipped": state.skipped}
+            with torch.compiler.set_stance("force_eager"):  # batches of other sizes would be compiled anew
+                row |= means | _validate(kept, likelihood, validation, config) | {"images_per_second": round(speed, 1)}
+                _record(row, out, tracker, on_epoch)
+                if settings.pictures and (epoch + 1) % settings.pictures == 0:
+                    _draw(kept, likelihood, validation, out, row, tracker)
+            if _is_better(state, row, epoch) and settings.early_stopping:
+                _write_weights(kept, out / files.BEST)
+        _save(out, modules, state, crew)
+        waited = epoch + 1 - state.best_epoch
+        if _agreed(bool(settings.early_stopping) and waited >= settings.early_stopping, crew, device):
+            break
+
+    # ---- done ----
+    if crew.leads:
+        if settings.early_stopping:
+            write_atomically(out / files.WEIGHTS, (out / files.BEST).read_bytes())
+        else:
+            _write_weights(kept, out / files.WEIGHTS)
+    tracker.close()
+    crew.wait()
+
+
+def _updates_per_epoch(settings: TrainingSection, images: int, crew: Team) -> int:
+    if settings.batch_size % crew.size:
+        raise RunError(
+            f"training.batch_size={settings.batch_size} does not divide among {crew.size} processes; "
+            f"make it a multiple of {crew.size}"
+        )
+    updates = images // settings.batch_size  # the last, smaller batch of an epoch is left out
+    if updates == 0:
+        raise DataError(
+            f"{images} training images, fewer than one batch of {settings.batch_size}; "
+            "give more images or lower training.batch_size"
+        )
+    return updates
+
+
+def _average(model: VAE, settings: TrainingSection) -> Any:
+    """The moving average of weights and normalisation statistics, or None."""
+    if not settings.ema:
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
+
+
+def _update(
+    step: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    pixels: Tensor,
+    generator: torch.Generator,
+    config: Config,
+    progress: float,
+    rate: float,
+    crew: Team,
+) -> dict[str, Tensor] | None:
+    """One optimiser step on pixels (B, H, W, C) uint8: its terms, or None when it was left out as non-finite."""
+    step.train()
+    warmup, annealing = _ramp(progress, config.objective.warmup), _ramp(progress, config.objective.beta_warmup)
+    loss, terms = step(pixels, generator, warmup, annealing)
     optimiser.zero_grad()
-    loss.value.backward()
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.training.clip_norm)
-    if not torch.isfinite(loss.value + norm):
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(step.parameters(), config.training.clip_norm)
+    if not torch.isfinite(crew.mean(loss.detach() + norm)):  # all processes decide alike
         return None
     for group in optimiser.param_groups:
         group["lr"] = rate
     optimiser.step()
-    return loss
+    named: dict[str, Tensor] = terms
+    return named
 
 
-def _account(state: State, loss: Loss | None, out: Path) -> None:
-    if loss is not None:
+def _account(state: State, sums: dict[str, Tensor], terms: dict[str, Tensor] | None, out: Path) -> None:
+    if terms is not None:
         state.streak = 0
-        for name, value in loss.terms.items():
-            state.sums[name] = state.sums.get(name, 0.0) + value.item()
+        for name, value in terms.items():
+            sums[name] = sums.get(name, 0) + value.double()
         return
     state.skipped += 1
     state.streak += 1
@@ -166,18 +216,28 @@ def _account(state: State, loss: Loss | None, out: Path) -> None:
         )
 
 
-def _batch(data: Labelled, config: Config, epoch: int, position: int, device: torch.device) -> Tensor:
-    """Images (B, C, H, W) of one update; the order of an epoch depends on (seed, epoch)."""
-    order = torch.randperm(len(data), generator=stream(config.seed, "order", epoch))
-    size = config.training.batch_size
-    chosen = order[position * size : (position + 1) * size]
-    return to_images(data.pixels[chosen.to(device)])
-
-
 def _learning_rate(settings: TrainingSection, progress: float) -> float:
     if settings.schedule == "constant":
         return settings.learning_rate
     return settings.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
+
+
+def _ramp(progress: float, length: float) -> float:
+    """From 0 to 1 over the first `length` of the run."""
+    return min(1.0, progress / length) if length else 1.0
+
+
+def _gathered(sums: dict[str, Tensor], crew: Team) -> dict[str, float]:
+    """Sums over the team's shares, as means over it."""
+    if not sums:
+        return {}
+    values = crew.mean(torch.stack(list(sums.values())))
+    return dict(zip(sums, values.tolist(), strict=True))
+
+
+def _agreed(stop: bool, crew: Team, device: torch.device) -> bool:
+    """Whether the leader, which alone validates, wants to stop."""
+    return bool(crew.mean(torch.tensor(float(stop and crew.leads), device=device)) > 0)
 
 
 @torch.no_grad()
@@ -192,59 +252,50 @@ def _validate(model: VAE, likelihood: Likelihood, data: Labelled, config: Config
         outputs = model.decode(posterior.sample(generator))
         sums += torch.stack([likelihood.log_prob(outputs[None], targets).sum(), posterior.kl().sum()])
     reconstruction, kl = (sums / len(data)).tolist()
-    return {"elbo": reconstruction - kl, "reconstruction": reconstruction, "kl": kl}
+    return {
+        "validation_elbo": reconstruction - kl,
+        "validation_reconstruction": reconstruction,
+        "validation_kl": kl,
+    }
 
 
-# ---- the run's directory ----
+def _record(row: dict[str, Any], out: Path, tracker: Tracker, on_epoch: Callable[[dict[str, Any]], None]) -> None:
+    with (out / files.HISTORY).open("a") as history:
+        history.write(json.dumps(row) + "\n")
+    tracker.figures(row)
+    on_epoch(row)
 
 
-def _start(config: Config, splits: Splits, out: Path, total: int, *, resume: bool) -> State:
-    file = out / files.CONFIG
-    if file.is_file():
-        if not resume:
-            raise RunError(f"{out} holds a run; continue it with --resume, or choose another --out")
-        before, now = json.loads(file.read_text()), config.values()
-        changed = [key for key in now if before.get(key) != now[key]]
-        if changed:
-            raise RunError(f"{out} was started with another {changed[0]}; use the same settings, or another --out")
-        return State()
-    if out.is_dir() and any(out.iterdir()):
-        raise RunError(f"{out} is not empty and holds no run; choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    training = Training(
-        data=config.data,
-        examples=splits.counts(),
-        epochs=config.training.epochs,
-        updates=total,
-        seed=config.seed,
-        git_revision=git_revision(),
-    )
-    facts = {"input": splits.spec.model_dump(mode="json"), "training": training.model_dump(mode="json")}
-    write_atomically(out / files.RUN, json.dumps(facts, indent=2).encode())
-    write_atomically(file, json.dumps(config.values(), indent=2).encode())
-    return State()
+def _is_better(state: State, row: dict[str, Any], epoch: int) -> bool:
+    """Whether this epoch's validation ELBO is the best yet, which the state then remembers."""
+    if state.best is not None and not row["validation_elbo"] > state.best:
+        return False
+    state.best, state.best_epoch = row["validation_elbo"], epoch + 1
+    return True
 
 
-def _save(path: Path, model: VAE, optimiser: torch.optim.Optimizer, state: State) -> None:
-    buffer = io.BytesIO()
-    torch.save({"model": model.state_dict(), "optimiser": optimiser.state_dict(), "state": vars(state)}, buffer)
-    write_atomically(path, buffer.getvalue())
+def _draw(model: VAE, likelihood: Likelihood, data: Labelled, out: Path, row: dict[str, Any], tracker: Tracker) -> None:
+    model.eval()
+    pixels = data.pixels[:512]
+    with torch.inference_mode():
+        means = model.encode(to_images(pixels)).mode()
+    sheets = {
+        "reconstructions": grids.reconstructions(model, likelihood, pixels[:12]),
+        "samples": grids.samples(model, likelihood, device=pixels.device),
+        "traversal": grids.traversal(model, likelihood, means),
+    }
+    (out / files.PICTURES).mkdir(exist_ok=True)
+    for name, rows in sheets.items():
+        path = out / files.PICTURES / f"epoch{row['epoch']:04d}-{name}.png"
+        save_grid(rows, path, scale=max(1, 64 // rows[0].shape[1]))
+        tracker.picture(name, path, row["update"])
 
 
-def _restore(path: Path, model: VAE, optimiser: torch.optim.Optimizer, device: torch.device) -> State:
-    try:
-        saved = torch.load(path, map_location=device, weights_only=True)
-        model.load_state_dict(saved["model"])
-        optimiser.load_state_dict(saved["optimiser"])
-        return State(**saved["state"])
-    except Exception as error:  # torch raises many kinds for a broken file
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise RunError(f"{path}: cannot resume ({reason}); delete it to start this run over") from None
+def _save(out: Path, modules: dict[str, Any], state: State, crew: Team) -> None:
+    if crew.leads:
+        checkpoint.save(out / files.CHECKPOINT, modules, state)
 
 
-def _forget_after(history: Path, update: int) -> None:
-    """Drop lines of epochs that ended after the checkpoint: they will be computed again."""
-    if history.is_file():
-        lines = history.read_text().splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["update"] <= update]
-        write_atomically(history, "".join(kept).encode())
+def _write_weights(model: VAE, path: Path) -> None:
+    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    write_atomically(path, to_safetensors(weights))

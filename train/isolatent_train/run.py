@@ -1,9 +1,12 @@
 """A run's directory: what training leaves behind, and a trained model read back from it or from a bundle.
 
 config.json          the complete configuration
-run.json             input specification, split sizes, git revision, device
+run.json             input specification, split sizes and their fingerprint, git revision
+rejected.tsv         files of the data that could not be read, with the reason
 history.jsonl        one line of figures per epoch
+pictures/            grids made while training
 checkpoint.pt        the state to resume from (tensors and plain numbers only)
+best.safetensors     the best weights so far, with early stopping
 weights.safetensors  the trained weights, written when the run is complete
 evaluation.json      metrics, written by `isolatent evaluate`
 """
@@ -24,6 +27,7 @@ from safetensors.torch import load_file
 from isolatent_export.bundle import MANIFEST, Bundle
 from isolatent_export.manifest import ImageInput, Training
 from isolatent_train.config import Config, ConfigError
+from isolatent_train.data import Splits
 from isolatent_train.likelihoods import Likelihood, build_likelihood
 from isolatent_train.models import VAE, build_model
 from isolatent_train.streams import stream
@@ -32,8 +36,11 @@ CONFIG = "config.json"
 RUN = "run.json"
 HISTORY = "history.jsonl"
 CHECKPOINT = "checkpoint.pt"
+BEST = "best.safetensors"
+PICTURES = "pictures"
 WEIGHTS = "weights.safetensors"
 EVALUATION = "evaluation.json"
+REJECTED = "rejected.tsv"
 
 
 class RunError(Exception):
@@ -68,12 +75,13 @@ class Trained:
             raise RunError(f"{directory}: the run is not complete; continue it with --resume")
         try:
             config = Config.load(str(directory / CONFIG))
-            model = build_model(config.model, spec)
+            likelihood = build_likelihood(config.likelihood)
+            model = build_model(config.model, spec, likelihood)
             model.load_state_dict(load_file(directory / WEIGHTS))
         except (ConfigError, SafetensorError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise RunError(f"{directory}: weights or configuration do not load ({reason}); train again") from None
-        return cls(directory, config, spec, model.eval(), build_likelihood(config.likelihood), training)
+        return cls(directory, config, spec, model.eval(), likelihood, training)
 
     def untrained(self) -> VAE:
         """The same network as it was before the first update, in evaluation mode."""
@@ -85,11 +93,56 @@ class Trained:
         return json.loads(file.read_text())["metrics"] if file.is_file() else None
 
 
+def start(config: Config, splits: Splits, out: Path, *, updates: int, resume: bool) -> None:
+    """Make `out` the directory of a new run of so many updates, or check that it holds the one to continue.
+
+    Raises RunError when `out` holds another run, or files of somebody else.
+    """
+    file = out / CONFIG
+    if file.is_file():
+        if not resume:
+            raise RunError(f"{out} holds a run; continue it with --resume, or choose another --out")
+        before, now = json.loads(file.read_text()), config.values()
+        changed = [key for key in now if before.get(key) != now[key]]
+        if changed:
+            raise RunError(f"{out} was started with another {changed[0]}; use the same settings, or another --out")
+        return
+    if out.is_dir() and any(out.iterdir()):
+        raise RunError(f"{out} is not empty and holds no run; choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    training = Training(
+        data=config.data.spec,
+        examples=splits.counts(),
+        epochs=config.training.epochs,
+        updates=updates,
+        seed=config.seed,
+        git_revision=git_revision(),
+    )
+    facts = {
+        "input": splits.spec.model_dump(mode="json"),
+        "training": training.model_dump(mode="json"),
+        "splits": splits.fingerprint(),
+    }
+    if splits.rejected:
+        lines = [f"{each.path}\t{each.reason}\n" for each in splits.rejected]
+        write_atomically(out / REJECTED, "".join(["path\treason\n", *lines]).encode())
+    write_atomically(out / RUN, json.dumps(facts, indent=2).encode())
+    write_atomically(file, json.dumps(config.values(), indent=2).encode())
+
+
+def forget_after(history: Path, update: int) -> None:
+    """Drop the history's lines of epochs that ended after the checkpoint: they will be computed again."""
+    if history.is_file():
+        lines = history.read_text().splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["update"] <= update]
+        write_atomically(history, "".join(kept).encode())
+
+
 def initial_model(config: Config, spec: ImageInput) -> VAE:
     """The network with its initial weights, a function of the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream(config.seed, "initial weights").initial_seed())
-        return build_model(config.model, spec)
+        return build_model(config.model, spec, build_likelihood(config.likelihood))
 
 
 def git_revision() -> str | None:

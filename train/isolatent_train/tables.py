@@ -1,12 +1,15 @@
-"""Metrics side by side as text: a column per model or arm, mean and standard deviation over several seeds."""
+"""Metrics side by side as text: a column per model or arm, mean, deviation and 95 % interval over several seeds."""
 
 from __future__ import annotations
 
-import statistics
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from isolatent_train.evaluation.summary import Summary, summarize_metrics
 
 ROWS = {
     "nll": ("NLL, nats (importance sampling)", 1.0, 2),
+    "bits_per_dim": ("NLL, bits per dimension", 1.0, 3),
     "kl": ("KL to the prior, nats", 1.0, 2),
     "mutual_information": ("mutual information, nats", 1.0, 2),
     "active_units": ("active units", 1.0, 1),
@@ -21,12 +24,9 @@ ROWS = {
 """Metric: its label, the factor it is printed with, and its decimals."""
 
 
-def metrics_table(columns: dict[str, list[dict[str, Any]]]) -> str:
+def metrics_table(columns: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """A Markdown table of the metrics of each column, which holds one or more evaluations (seeds)."""
-    lines = [["metric", *columns]]
-    for metric, (label, factor, decimals) in ROWS.items():
-        cells = [_cell([float(e[metric]) * factor for e in column], decimals) for column in columns.values()]
-        lines.append([label, *cells])
+    lines = table_lines(columns)
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     rule = ["-" * width for width in widths]
     return "\n".join(
@@ -35,6 +35,20 @@ def metrics_table(columns: dict[str, list[dict[str, Any]]]) -> str:
     )
 
 
-def _cell(values: list[float], decimals: int) -> str:
-    mean = f"{statistics.fmean(values):.{decimals}f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{decimals}f}"
+def table_lines(columns: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[list[str]]:
+    """The table's cells, line by line, the first being the header. "-" stands for a figure that there is none of."""
+    summaries = [summarize_metrics(column) for column in columns.values()]
+    lines = [["metric", *columns]]
+    for metric, (label, factor, decimals) in ROWS.items():
+        lines.append([label, *(_cell(each.get(metric), factor, decimals) for each in summaries)])
+    return lines
+
+
+def _cell(summary: Summary | None, factor: float, decimals: int) -> str:
+    if summary is None:
+        return "-"
+    text = f"{summary.mean * factor:.{decimals}f}"
+    if summary.std is None or summary.low is None or summary.high is None:
+        return text
+    low, high = (f"{bound * factor:.{decimals}f}" for bound in (summary.low, summary.high))
+    return f"{text} ± {summary.std * factor:.{decimals}f} [{low}, {high}]"

@@ -1,20 +1,35 @@
 """Measure trained runs or bundles: likelihood, information, linear probe and consistency, side by side.
 
-isolatent evaluate runs/digits-base runs/digits-cr
+Runs that differ in the seed only make one column: mean, standard deviation and 95 % confidence interval. One run gets
+a report, RUN/report.html, with plots and pictures; several get one with --report.
+
+    isolatent evaluate runs/digits
+    isolatent evaluate runs/base-0 runs/base-1 runs/cr-0 runs/cr-1 --report comparison.html
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import Any
 
+import torch
+from tqdm import tqdm
+
 from isolatent.cli import CommandError
-from isolatent_export.bundle import BundleError
+from isolatent_export.bundle import MANIFEST, BundleError
+from isolatent_train.commands.train import choose_device
+from isolatent_train.config import DataSection
 from isolatent_train.data import DataError, Splits, load_data, source_names
 from isolatent_train.evaluation import evaluate
+from isolatent_train.evaluation.machine import machine
+from isolatent_train.evaluation.summary import Group, group_runs, summarize_metrics
+from isolatent_train.report import Column, write_report
 from isolatent_train.run import EVALUATION, RUN, RunError, Trained, write_atomically
 from isolatent_train.tables import metrics_table
+
+REPORT = "report.html"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,26 +39,110 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", metavar="SPEC", help=f"data instead of the training data: {', '.join(source_names())}"
     )
     parser.add_argument("--samples", metavar="S", type=int, default=1000, help="importance samples of the NLL (1000)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    parser.add_argument(
+        "--report",
+        metavar="FILE.html",
+        nargs="?",
+        const=REPORT,
+        help=f"where the report goes ({REPORT}); without it, one run's own data: RUN/{REPORT}, otherwise none",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate each model, keep the figures in the run, print them."""
+    """Open everything, then measure each model, keep the figures in its run, print them and write the report."""
     if args.samples < 1:
         raise CommandError(f"--samples {args.samples}: give at least 1")
+    device = choose_device(args.device)
     try:
-        results = {path: _measure(Trained.open(path), args) for path in args.runs}
+        models = {path: Trained.open(path) for path in args.runs}
+        report = _report_path(args, models)
+        data = _load_all(models, args.data)
+        groups = group_runs({path: trained.config for path, trained in models.items()})
+        results = {path: _measure(path, models[path], data[path], args, device) for path in models}
     except (BundleError, DataError, RunError) as error:
         raise CommandError(str(error)) from None
     if args.json:
-        print(json.dumps(results, indent=2))
+        print(json.dumps(_as_json(groups, results, args, device), indent=2, allow_nan=False))
     else:
-        print(metrics_table({path: [metrics] for path, metrics in results.items()}))
+        _print_table(groups, results, args.samples)
+    if report is not None:
+        columns = [_column(group, models, results, data) for group in groups]
+        try:
+            write_report(columns, report, data=args.data, machine=machine(device))
+        except OSError as error:
+            raise CommandError(f"--report {report}: {error.strerror}; choose another file") from None
+        if not args.json:
+            print(f"Report: {report}")
     return 0
 
 
-def _measure(trained: Trained, args: argparse.Namespace) -> dict[str, Any]:
-    metrics = evaluate(trained, load_fitting(trained, args.data), samples=args.samples)
+# ---- before anything is computed ----
+
+
+def _report_path(args: argparse.Namespace, models: dict[str, Trained]) -> Path | None:
+    """Where the report goes, None for nowhere; a bundle is never added to."""
+    if args.report is None:
+        (only, *more) = models.values()
+        return None if more or args.data is not None or not _is_run(only) else only.path / REPORT
+    path = Path(args.report)
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise CommandError(f"--report {path}: give a file that ends in .html, or put --report after the runs")
+    if not path.parent.is_dir() or path.is_dir():
+        raise CommandError(f"--report {path}: {path.parent} is no directory to write it to; make it first")
+    if (path.parent / MANIFEST).is_file():
+        raise CommandError(f"--report {path}: {path.parent} is a bundle and stays as it is; choose another folder")
+    return path
+
+
+def _load_all(models: dict[str, Trained], data: str | None) -> dict[str, Splits]:
+    """Each model's data; data that several share is loaded once."""
+    loaded: dict[DataSection, Splits] = {}
+    for trained in models.values():
+        section = _section(trained, data)
+        if section not in loaded:
+            loaded[section] = load_data(section)
+        _require_fitting(trained, loaded[section], section.spec)
+    return {path: loaded[_section(trained, data)] for path, trained in models.items()}
+
+
+def load_fitting(trained: Trained, data: str | None = None) -> Splits:
+    """The training data, or `data`, checked against what the model takes. Raises DataError."""
+    section = _section(trained, data)
+    splits = load_data(section)
+    _require_fitting(trained, splits, section.spec)
+    return splits
+
+
+def _section(trained: Trained, data: str | None) -> DataSection:
+    """How the training data is loaded, or how `data` becomes what the model takes."""
+    if data is None:
+        return trained.config.data
+    spec = trained.spec
+    shape = {"size": (spec.height, spec.width), "channels": spec.channels, "resize": spec.resize, "fill": spec.fill}
+    return trained.config.data.model_copy(update={"spec": data, **shape})
+
+
+def _require_fitting(trained: Trained, splits: Splits, spec: str) -> None:
+    if splits.spec.shape != trained.spec.shape:
+        raise DataError(
+            f"data {spec}: images of shape {splits.spec.shape}, {trained.path} takes {trained.spec.shape}; "
+            "evaluate on data of that size"
+        )
+    for name, part in (("test", splits.test), ("training", splits.train)):
+        if len(part) == 0:
+            raise DataError(f"data {spec}: the {name} split is empty; give more images or another --data")
+
+
+# ---- measure, keep, show ----
+
+
+def _measure(
+    path: str, trained: Trained, splits: Splits, args: argparse.Namespace, device: torch.device
+) -> dict[str, Any]:
+    with tqdm(total=len(splits.test), unit="image", disable=None, desc=path, leave=False) as bar:
+        metrics = evaluate(trained, splits, samples=args.samples, device=device, on_images=bar.update)
     if args.data is None:
         keep(trained, metrics)
     return metrics
@@ -51,17 +150,46 @@ def _measure(trained: Trained, args: argparse.Namespace) -> dict[str, Any]:
 
 def keep(trained: Trained, metrics: dict[str, Any]) -> None:
     """Write the metrics into a run's directory; a bundle is never changed."""
-    if (trained.path / RUN).is_file():
-        content = {"data": trained.config.data, "metrics": metrics}
+    if _is_run(trained):
+        content = {"data": trained.config.data.spec, "metrics": metrics}
         write_atomically(trained.path / EVALUATION, json.dumps(content, indent=2).encode())
 
 
-def load_fitting(trained: Trained, data: str | None = None) -> Splits:
-    """The training data, or `data`, checked against what the model takes. Raises DataError."""
-    splits = load_data(data or trained.config.data)
-    if splits.spec.shape != trained.spec.shape:
-        raise DataError(
-            f"data {data}: images of shape {splits.spec.shape}, the model takes {trained.spec.shape}; "
-            "evaluate on data of that size"
-        )
-    return splits
+def _is_run(trained: Trained) -> bool:
+    return (trained.path / RUN).is_file()
+
+
+def _as_json(
+    groups: list[Group], results: dict[str, dict[str, Any]], args: argparse.Namespace, device: torch.device
+) -> dict[str, Any]:
+    columns = []
+    for group in groups:
+        summaries = summarize_metrics([results[path] for path in group.paths])
+        values = {name: summary and summary.values() for name, summary in summaries.items()}
+        columns.append({**group.facts(), "metrics": values})
+    return {"data": args.data, "machine": machine(device), "columns": columns, "runs": results}
+
+
+def _print_table(groups: list[Group], results: dict[str, dict[str, Any]], samples: int) -> None:
+    print(metrics_table({group.label: [results[path] for path in group.paths] for group in groups}))
+    seeds = sorted({len(group.paths) for group in groups})
+    sizes = sorted({metrics["test_examples"] for metrics in results.values()})
+    over = f"mean ± standard deviation [95 % interval of the mean] over n = {_numbers(seeds)} seeds"
+    print(f"{over if seeds[-1] > 1 else 'one seed'}; N = {_numbers(sizes)} test images, S = {samples}")
+    for note in dict.fromkeys(metrics["probe_note"] for metrics in results.values() if "probe_note" in metrics):
+        print(f"linear probe: {note}")
+
+
+def _numbers(values: list[int]) -> str:
+    return " or ".join(str(value) for value in values)
+
+
+def _column(
+    group: Group, models: dict[str, Trained], results: dict[str, dict[str, Any]], data: dict[str, Splits]
+) -> Column:
+    return Column(
+        group,
+        tuple(models[path] for path in group.paths),
+        tuple(results[path] for path in group.paths),
+        data[group.paths[0]],
+    )

@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run every step and say where the results are. Complete runs in --out are used again."""
     try:
-        splits = load_data(RECIPE)
+        splits = load_data(Config.load(RECIPE).data)
         models = _train(args, splits)
         _measure(models, splits, args.samples)
         _draw(models, splits, args.out)
@@ -92,12 +92,13 @@ def _measure(models: dict[str, list[Trained]], splits: Splits, samples: int) -> 
         columns[arm] = [evaluate(trained, splits, samples=samples) for trained in of_arm]
         for trained, metrics in zip(of_arm, columns[arm], strict=True):
             keep(trained, metrics)
-    seeds, config = len(next(iter(models.values()))), models[next(iter(models))][0].config
+    first = next(iter(models.values()))
+    seeds = f"{len(first)} seeds, mean ± standard deviation [95 % interval of the mean]" if len(first) > 1 else "1 seed"
+    config = first[0].config
     print(metrics_table(columns))
     print(
-        f"{seeds} seed{'s, mean ± standard deviation' if seeds > 1 else ''}, {config.training.epochs} epochs, "
-        f"lambda {config.objective.consistency_weight:g} (cr), N = {len(splits.test)} test images, S = {samples}; "
-        "consistency: lower is steadier",
+        f"{seeds}, {config.training.epochs} epochs, lambda {config.objective.weight:g} (cr), "
+        f"N = {len(splits.test)} test images, S = {samples}; consistency: lower is steadier",
         flush=True,
     )
 

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from isolatent_export.manifest import ImageInput
+from isolatent_train.config import DataSection
+from isolatent_train.data.parts import finish
 from isolatent_train.data.splits import DataError, Labelled, Splits
 
 SIDE = 20
@@ -20,19 +21,20 @@ SPLIT_SEED = 20210
 TEST, VALIDATION = 400, 200
 
 
-def load(place: str) -> Splits:
-    """1,197 train, 200 validation and 400 test digits, the same for every run. `place` must be empty."""
+def load(place: str, section: DataSection) -> Splits:
+    """1,197 train, 200 validation and 400 test digits, the same for every run and split seed. `place` must be empty."""
     if place:
         raise DataError(f"data 'digits:{place}': digits are built in and take no place; write digits")
     scans, labels = load_digits(return_X_y=True)
     pixels = np.stack([_enlarge(scan.reshape(8, 8)) for scan in scans])[..., None]  # (1797, 16, 16, 1)
     order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(SPLIT_SEED))
     digits = Labelled(torch.from_numpy(pixels), torch.from_numpy(labels).long())[order]
-    return Splits(
-        spec=ImageInput(height=SIDE, width=SIDE, channels=1),
+    return finish(
+        section,
         train=digits[TEST + VALIDATION :],
         validation=digits[TEST : TEST + VALIDATION],
         test=digits[:TEST],
+        classes=tuple("0123456789"),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import torch
@@ -16,20 +17,29 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Labelled:
-    """Pixels (N, H, W, C) uint8 and labels (N,) int64."""
+    """Pixels (N, H, W, C) uint8 and, where the source has them, labels (N,) int64 counted from 0."""
 
     pixels: Tensor
-    labels: Tensor
+    labels: Tensor | None
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def __getitem__(self, index: slice | Tensor) -> Labelled:
-        return Labelled(self.pixels[index], self.labels[index])
+        return Labelled(self.pixels[index], None if self.labels is None else self.labels[index])
 
     def to(self, device: torch.device) -> Labelled:
         """The same on a device."""
-        return Labelled(self.pixels.to(device), self.labels.to(device))
+        return Labelled(self.pixels.to(device), None if self.labels is None else self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """An item that was left out, and why. Neither text holds a tab or a line break."""
+
+    path: str
+    """Of a file, relative to the folder that was read; of a row, SPLIT[INDEX]."""
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -40,7 +50,21 @@ class Splits:
     train: Labelled
     validation: Labelled
     test: Labelled
+    classes: tuple[str, ...] | None = None
+    """Names of the labels, where the source has any."""
+    rejected: tuple[Rejected, ...] = ()
+    """Items that could not be read and are in none of the parts."""
 
     def counts(self) -> dict[str, int]:
         """Examples per split."""
         return {"train": len(self.train), "validation": len(self.validation), "test": len(self.test)}
+
+    def fingerprint(self) -> str:
+        """sha256 over the pixels and labels of every part in order: equal only for the same items, split alike."""
+        digest = hashlib.sha256()
+        for name, part in (("train", self.train), ("validation", self.validation), ("test", self.test)):
+            digest.update(f"{name} {tuple(part.pixels.shape)}".encode())
+            for values in (part.pixels, part.labels):
+                if values is not None:
+                    digest.update(values.cpu().contiguous().view(-1).numpy().data)
+        return digest.hexdigest()

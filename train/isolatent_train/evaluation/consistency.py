@@ -3,32 +3,42 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
+from isolatent_train.evaluation.encoding import others
 from isolatent_train.posterior import DiagonalGaussian
+
+DISTANCES = 2**23
+"""Distances between posterior means held at once."""
 
 
 def consistency(original: DiagonalGaussian, copies: list[DiagonalGaussian]) -> dict[str, float]:
     """Figures over N inputs and their transformed copies, each posterior (N, d).
 
     consistency_kl: mean KL(q(z|x~) || q(z|x)) in nats; consistency_w2: mean squared 2-Wasserstein distance; each also
-    `_normalized`, divided by the same quantity between different inputs, because the latent scale itself can shrink;
-    retrieval_top1: how often the original nearest to a copy's posterior mean is its own.
+    `_normalized`, divided by the same quantity between different inputs, because the latent scale itself can shrink
+    (NaN where different inputs have the same posterior); retrieval_top1: how often the original nearest to a copy's
+    posterior mean is its own.
     """
-    strangers = _others(original)
+    strangers = others(original)
     kl = torch.stack([copy.kl(original) for copy in copies]).mean()
     w2 = torch.stack([copy.wasserstein2(original) for copy in copies]).mean()
-    nearest = [torch.cdist(copy.mean, original.mean).argmin(1) for copy in copies]
-    own = torch.arange(len(original.mean), device=original.mean.device)
     return {
         "consistency_kl": float(kl),
-        "consistency_kl_normalized": float(kl / strangers.kl(original).mean()),
+        "consistency_kl_normalized": ratio(kl, strangers.kl(original).mean()),
         "consistency_w2": float(w2),
-        "consistency_w2_normalized": float(w2 / strangers.wasserstein2(original).mean()),
-        "retrieval_top1": float(torch.stack([found == own for found in nearest]).float().mean()),
+        "consistency_w2_normalized": ratio(w2, strangers.wasserstein2(original).mean()),
+        "retrieval_top1": float(torch.stack([found(copy, original) for copy in copies]).mean()),
     }
 
 
-def _others(posterior: DiagonalGaussian) -> DiagonalGaussian:
-    """Each input's posterior replaced by another's: halfway round, so that neighbours in the file are no pairs."""
-    shift = len(posterior.mean) // 2
-    return DiagonalGaussian(posterior.mean.roll(shift, 0), posterior.log_variance.roll(shift, 0))
+def found(copy: DiagonalGaussian, original: DiagonalGaussian, *, rows: int | None = None) -> Tensor:
+    """1 where the original mean (N, d) nearest to a copy's is its own, else 0: (N,) float. `rows` at a time."""
+    rows = rows or max(1, DISTANCES // len(original.mean))
+    nearest = torch.cat([torch.cdist(part, original.mean).argmin(1) for part in copy.mean.split(rows)])
+    return (nearest == torch.arange(len(nearest), device=nearest.device)).float()
+
+
+def ratio(moved: Tensor, strangers: Tensor) -> float:
+    """A distance as a fraction of that between different inputs; NaN where they are not told apart at all."""
+    return float(moved / strangers) if float(strangers) > 0 else float("nan")

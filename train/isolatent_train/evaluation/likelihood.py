@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -15,6 +16,9 @@ from isolatent_train.posterior import DiagonalGaussian
 BUDGET = 2**24
 """Decoder output values held at once: images x samples per chunk are chosen to stay below it."""
 
+DECODED = 4096
+"""Latents decoded at once at most, because a wide network's inner values are many times its outputs."""
+
 
 @torch.inference_mode()
 def negative_log_likelihood(
@@ -25,15 +29,21 @@ def negative_log_likelihood(
     *,
     samples: int,
     generator: torch.Generator,
+    on_images: Callable[[int], None] = lambda _count: None,
 ) -> Tensor:
     """-log 1/S sum_s p(x, z_s) / q(z_s) in nats, one value per image (Burda et al. 2016, eq. 8).
 
     observed: x (N, C, H, W) as the likelihood observes it; posterior: the N proposals q; samples: S. Returns (N,).
+    `on_images` is called with the number of images that were just done.
     """
     chunk = min(samples, 64)
-    images = max(1, BUDGET // (chunk * observed[0].numel()))
-    parts = [slice(start, start + images) for start in range(0, len(observed), images)]
-    return torch.cat([_of_part(model, likelihood, posterior[p], observed[p], samples, chunk, generator) for p in parts])
+    images = max(1, min(DECODED, BUDGET // observed[0].numel()) // chunk)
+    parts = []
+    for start in range(0, len(observed), images):
+        part = slice(start, start + images)
+        parts.append(_of_part(model, likelihood, posterior[part], observed[part], samples, chunk, generator))
+        on_images(len(parts[-1]))
+    return torch.cat(parts)
 
 
 def _of_part(

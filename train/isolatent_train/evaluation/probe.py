@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -12,23 +16,61 @@ from sklearn.preprocessing import StandardScaler
 STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
 """Inverse regularisation strengths C to choose from."""
 
+EXAMPLES = 20_000
+"""Training examples used at most; more are drawn from, the same for every model."""
+
+ITERATIONS = 2000
+
+ORDER_SEED = 1959
+
 Array = NDArray[Any]
 
 
-def probe_accuracy(train: tuple[Array, Array], test: tuple[Array, Array]) -> float:
-    """Accuracy in 0..1 on `test` of logistic regression fitted on `train`, each (features (N, d), labels (N,)).
+@dataclass(frozen=True)
+class Probe:
+    """What a linear probe found: accuracy in 0..1, or None with a note that says why there is none."""
 
-    C is chosen on the last fifth of train, then the probe is fitted on all of it.
+    accuracy: float | None
+    examples: int
+    """Training examples it was fitted on."""
+    note: str | None = None
+
+
+def linear_probe(train: tuple[Array, Array], test: tuple[Array, Array], *, limit: int = EXAMPLES) -> Probe:
+    """Logistic regression on standardised features, each part being (features (N, d), labels (N,)).
+
+    The examples are shuffled, the first `limit` used, C chosen on the last fifth of them, then all of them fitted.
     """
-    features, labels = train
+    chosen = sample(len(train[0]), limit)
+    features, labels = train[0][chosen], train[1][chosen]
+    if len(np.unique(labels)) < 2:
+        return Probe(None, 0, "the training split has one class only; evaluate with --data SPEC that has several")
+    strength = _choose(features, labels)
+    fitted, converged = _fit(strength, features, labels)
+    note = None if converged else f"the fit at C = {strength:g} did not converge in {ITERATIONS} iterations"
+    return Probe(float(fitted.score(*test)), len(features), note)
+
+
+def sample(count: int, limit: int = EXAMPLES) -> Array:
+    """Positions of at most `limit` of `count` examples in a shuffled order, the same every time."""
+    return np.random.default_rng(ORDER_SEED).permutation(count)[:limit]
+
+
+def _choose(features: Array, labels: Array) -> float:
     cut = len(features) * 4 // 5
+    if len(np.unique(labels[:cut])) < 2:
+        return 1.0  # too few examples to choose with
     scores = {
-        strength: _fit(strength, features[:cut], labels[:cut]).score(features[cut:], labels[cut:])
+        strength: _fit(strength, features[:cut], labels[:cut])[0].score(features[cut:], labels[cut:])
         for strength in STRENGTHS
     }
-    best = max(STRENGTHS, key=lambda strength: scores[strength])
-    return float(_fit(best, features, labels).score(*test))
+    return max(STRENGTHS, key=lambda strength: scores[strength])
 
 
-def _fit(strength: float, features: Array, labels: Array) -> Any:
-    return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000)).fit(features, labels)
+def _fit(strength: float, features: Array, labels: Array) -> tuple[Any, bool]:
+    """The fitted classifier, and whether the fit converged."""
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=ITERATIONS))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ConvergenceWarning)
+        classifier.fit(features, labels)
+    return classifier, not any(issubclass(each.category, ConvergenceWarning) for each in caught)

@@ -1,0 +1,45 @@
+"""What a result was measured on."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def write(name: str, packages: tuple[str, ...], measured: dict[str, Any]) -> Path:
+    """Write `measured` with date, machine and versions to benchmarks/results/NAME.json and return that path."""
+    result = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine()}
+    result |= {"versions": {package: _version(package) for package in packages}} | measured
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    return path
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores this process may use, Python, GPU."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return {
+        "processor": models[0] if models else platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,425 @@
+"""Data sets in files of arrays: what loads, what is refused with a reason, and that nothing is unpickled."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import pickle
+import struct
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from isolatent_train.config import DataSection
+from isolatent_train.data import DataError, Splits, files, idx, load_data
+from isolatent_train.data import cifar10 as cifar10_source
+
+Array = np.ndarray[Any, Any]
+
+
+def load(spec: str, **section: Any) -> Splits:
+    return load_data(DataSection(spec=spec, **section))
+
+
+def unique_images(count: int, shape: tuple[int, ...] = (4, 4), seed: int = 0) -> Array:
+    return np.random.default_rng(seed).integers(0, 256, (count, *shape), np.uint8)
+
+
+def items(splits: Splits) -> list[bytes]:
+    parts = (splits.train, splits.validation, splits.test)
+    return [image.numpy().tobytes() for part in parts for image in part.pixels]
+
+
+# idx
+
+
+def idx_bytes(array: Array, *, dtype: int = 8) -> bytes:
+    return struct.pack(f">HBB{array.ndim}I", 0, dtype, array.ndim, *array.shape) + array.tobytes()
+
+
+@pytest.fixture
+def idx_folder(tmp_path: Path) -> Path:
+    for part, count in (("train", 50), ("t10k", 20)):
+        labels = np.arange(count, dtype=np.uint8) % 5
+        (tmp_path / f"{part}-images-idx3-ubyte").write_bytes(idx_bytes(unique_images(count, seed=count)))
+        (tmp_path / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx_bytes(labels)))
+    return tmp_path
+
+
+def test_idx_keeps_the_test_part_and_draws_validation(idx_folder: Path) -> None:
+    splits = load(f"idx:{idx_folder}")
+    assert splits.counts() == {"train": 45, "validation": 5, "test": 20}
+    assert np.array_equal(splits.test.pixels[..., 0], unique_images(20, seed=20))
+    assert splits.test.labels is not None
+    assert splits.test.labels.tolist() == [0, 1, 2, 3, 4] * 4
+    assert splits.classes == ("0", "1", "2", "3", "4")
+    assert len(set(items(splits))) == 70
+
+
+def test_of_60_000_images_10_000_are_for_validation(idx_folder: Path) -> None:
+    (idx_folder / "train-images-idx3-ubyte").write_bytes(idx_bytes(np.zeros((60_000, 4, 4), np.uint8)))
+    labels = np.arange(60_000, dtype=np.uint32).astype(np.uint8) % 5
+    (idx_folder / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx_bytes(labels)))
+    assert load(f"idx:{idx_folder}").counts() == {"train": 50_000, "validation": 10_000, "test": 20}
+
+
+GOOD = idx_bytes(unique_images(50))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "starts with , an idx file of 3 axes with 00000803"),
+        (b"\x89PNG rubbish", "starts with 89504e47"),
+        (idx_bytes(np.zeros(50, np.uint8)), "starts with 00000801"),
+        (idx_bytes(unique_images(50), dtype=13), "starts with 00000d03"),
+        (GOOD[:10], "cut within the header"),
+        (GOOD[:-1], "announces 800 bytes, the file holds 799 bytes"),
+        (GOOD + b"!", "announces 800 bytes, the file holds more"),
+        (struct.pack(">HBB3I", 0, 8, 3, 50, 40_000, 40_000), "announces 50 x 40000 x 40000 bytes, which cannot be"),
+        (struct.pack(">HBB3I", 0, 8, 3, 50, 0, 4), "which cannot be"),
+        (struct.pack(">HBB3I", 0, 8, 3, 49, 4, 4) + GOOD[16:-16], "labels of shape .50,. for 49 images"),
+    ],
+)
+def test_idx_files_are_compared_with_their_header(idx_folder: Path, content: bytes, reason: str) -> None:
+    (idx_folder / "train-images-idx3-ubyte").write_bytes(content)
+    with pytest.raises(DataError, match=reason):
+        load(f"idx:{idx_folder}")
+
+
+@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(GOOD)[:-20], gzip.compress(GOOD)[:-8] + bytes(8)])
+def test_broken_gzip_is_said(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "images.gz").write_bytes(content)
+    with pytest.raises(DataError, match=r"cannot be read .*download it again"):
+        idx.read_idx(tmp_path / "images.gz", axes=3)
+
+
+def test_a_gzip_bomb_is_read_no_further_than_its_header_says(tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "bomb.gz", "wb") as file:
+        file.write(struct.pack(">HBB3I", 0, 8, 3, 2, 4, 4))
+        for _ in range(64):
+            file.write(bytes(2**20))
+    with pytest.raises(DataError, match="announces 32 bytes, the file holds more"):
+        idx.read_idx(tmp_path / "bomb.gz", axes=3)
+
+
+def test_a_missing_idx_file_is_named(idx_folder: Path) -> None:
+    (idx_folder / "t10k-labels-idx1-ubyte.gz").unlink()
+    with pytest.raises(DataError, match=r"no t10k-labels-idx1-ubyte\[\.gz\]; it must hold"):
+        load(f"idx:{idx_folder}")
+
+
+def test_idx_parts_of_different_sets_are_told_apart(idx_folder: Path) -> None:
+    (idx_folder / "t10k-images-idx3-ubyte").write_bytes(idx_bytes(unique_images(20, (5, 4))))
+    with pytest.raises(DataError, match="differ in size"):
+        load(f"idx:{idx_folder}")
+
+
+# Places
+
+
+@pytest.mark.parametrize("source", ["idx", "cifar10", "images"])
+def test_a_folder_that_is_none_is_said(tmp_path: Path, source: str) -> None:
+    (tmp_path / "file").touch()
+    for place, reason in (("", "which folder"), (tmp_path / "no", "no such folder"), (tmp_path / "file", "is a file")):
+        with pytest.raises(DataError, match=reason):
+            load(f"{source}:{place}")
+
+
+@pytest.mark.parametrize("source", ["npz", "omniglot"])
+def test_a_file_that_is_none_is_said(tmp_path: Path, source: str) -> None:
+    for place, reason in (("", "which file"), (tmp_path / "no.npz", "no such file"), (tmp_path, "is a folder")):
+        with pytest.raises(DataError, match=reason):
+            load(f"{source}:{place}")
+
+
+# npz
+
+
+def npz(path: Path, **arrays: Any) -> str:
+    np.savez_compressed(path, **arrays)
+    return f"npz:{path}"
+
+
+@pytest.mark.parametrize(("images", "labels"), [("images", "labels"), ("x", "y")])
+@pytest.mark.parametrize("shape", [(4, 4), (4, 4, 1), (4, 6, 3)])
+def test_npz_of_images_and_labels(tmp_path: Path, images: str, labels: str, shape: tuple[int, ...]) -> None:
+    arrays = {images: unique_images(100, shape), labels: np.arange(100) % 4 + 10}
+    splits = load(npz(tmp_path / "own.npz", **arrays))
+    assert splits.counts() == {"train": 70, "validation": 10, "test": 20}
+    assert splits.spec.shape == (*shape, 1)[:3]
+    assert splits.classes == ("10", "11", "12", "13")
+    assert sorted(items(splits)) == sorted(image.tobytes() for image in arrays[images])
+
+
+def test_npz_keeps_labels_with_their_images(tmp_path: Path) -> None:
+    pixels = unique_images(60)
+    splits = load(npz(tmp_path / "own.npz", images=pixels, labels=np.array(["low", "high"])[pixels[:, 0, 0] // 128]))
+    assert splits.classes == ("high", "low")
+    for part in (splits.train, splits.validation, splits.test):
+        assert part.labels is not None
+        assert torch.equal(part.labels == 0, part.pixels[:, 0, 0, 0] >= 128)
+
+
+def test_npz_without_labels(tmp_path: Path) -> None:
+    splits = load(npz(tmp_path / "own.npz", images=unique_images(20)))
+    assert splits.classes is None
+    assert splits.test.labels is None
+
+
+def test_npz_as_keras_stores_it(tmp_path: Path) -> None:
+    train, test = unique_images(50, (4, 4, 3)), unique_images(20, (4, 4, 3), seed=1)
+    arrays = {"x_train": train, "y_train": np.arange(50)[:, None] % 5, "x_test": test, "y_test": np.arange(20) % 5}
+    splits = load(npz(tmp_path / "keras.npz", **arrays))
+    assert splits.counts() == {"train": 45, "validation": 5, "test": 20}
+    assert {image.numpy().tobytes() for image in splits.test.pixels} == {image.tobytes() for image in test}
+    del arrays["y_test"]
+    with pytest.raises(DataError, match="labels for some parts only"):
+        load(npz(tmp_path / "keras.npz", **arrays))
+    arrays |= {"y_test": np.arange(20) % 5, "x_test": unique_images(20, (5, 4, 3))}
+    with pytest.raises(DataError, match="differ in shape"):
+        load(npz(tmp_path / "keras.npz", **arrays))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "reason"),
+    [
+        ({"data": unique_images(20)}, "no array `images`.*it holds data"),
+        ({"images": unique_images(20) / np.float32(255)}, "images of dtype float32; store uint8"),
+        ({"images": unique_images(20, (4, 4, 4))}, r"shape \(20, 4, 4, 4\)"),
+        ({"images": unique_images(20), "labels": np.zeros(19, int)}, "labels of shape .19,. for 20 images"),
+        ({"images": unique_images(20), "labels": np.zeros(20)}, "labels of dtype float64"),
+        ({"images": unique_images(3)}, "3 images are too few"),
+        ({"images": unique_images(20), "labels": np.array([None] * 20)}, "not a usable npz archive .Object arrays"),
+    ],
+)
+def test_npz_arrays_that_do_not_fit_are_named(tmp_path: Path, arrays: dict[str, Array], reason: str) -> None:
+    np.savez(tmp_path / "own.npz", **arrays)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=rf"own\.npz'?: .*{reason}"):
+        load(f"npz:{tmp_path / 'own.npz'}")
+
+
+class Trap:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("sprung"),)
+
+
+def test_npz_never_unpickles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.savez("own.npz", images=np.array([Trap()] * 20, object))
+    with zipfile.ZipFile("raw.npz", "w") as archive:
+        archive.writestr("images.npy", pickle.dumps(Trap()))
+    for name in ("own.npz", "raw.npz"):
+        with pytest.raises(DataError, match="not a usable npz archive"):
+            load(f"npz:{name}")
+    assert not Path("sprung").exists()
+
+
+def npy_claiming(shape: tuple[int, ...]) -> bytes:
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return stream.getvalue() + bytes(100)
+
+
+@pytest.mark.parametrize("shape", [(20, 4, 4), (10**12, 4, 4), (10**30, 4, 4)])
+def test_npz_members_that_claim_more_than_they_hold_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    with zipfile.ZipFile(tmp_path / "lie.npz", "w") as archive:
+        archive.writestr("images.npy", npy_claiming(shape))
+    with pytest.raises(DataError, match="not a usable npz archive"):
+        load(f"npz:{tmp_path / 'lie.npz'}")
+
+
+def test_npz_bombs_are_refused_by_their_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "LARGEST", 2**20)
+    with pytest.raises(DataError, match="GiB uncompressed, the limit is"):
+        load(npz(tmp_path / "bomb.npz", images=np.zeros((2**12, 16, 17), np.uint8)))
+
+
+def test_broken_npz_files_are_said(tmp_path: Path) -> None:
+    spec = npz(tmp_path / "own.npz", images=unique_images(100))
+    whole = (tmp_path / "own.npz").read_bytes()
+    flipped = whole[:400] + bytes([whole[400] ^ 255]) + whole[401:]
+    for content in (b"", b"no zip", whole[:-30], flipped):
+        (tmp_path / "own.npz").write_bytes(content)
+        with pytest.raises(DataError, match="not a usable npz archive"):
+            load(spec)
+
+
+# OMNIGLOT
+
+
+def omniglot(path: Path, count: int, **changes: Any) -> str:
+    alphabet = np.arange(count) % 3 * 2 + 1  # 1, 3, 5
+    arrays: dict[str, Any] = {"images": unique_images(count), "alphabet": alphabet, "split": np.arange(count) % 4 // 3}
+    np.savez(path, **arrays | changes)
+    return f"omniglot:{path}"
+
+
+def test_omniglot_uses_the_background_and_labels_alphabets_from_0(tmp_path: Path) -> None:
+    splits = load(omniglot(tmp_path / "o.npz", 120))
+    assert splits.counts() == {"train": 63, "validation": 9, "test": 18}
+    assert splits.classes == ("1", "3", "5")
+    names = np.array(["A", "Magi", "C", "Bengali", "E", "Futhorc"])
+    assert load(omniglot(tmp_path / "o.npz", 120, alphabet_names=names)).classes == ("Bengali", "Futhorc", "Magi")
+
+
+def test_omniglot_ink_of_1_becomes_255(tmp_path: Path) -> None:
+    splits = load(omniglot(tmp_path / "o.npz", 120, images=unique_images(120) // 128))
+    assert splits.train.pixels.unique().tolist() == [0, 255]
+
+
+def test_omniglot_is_16_280_1_000_2_000(tmp_path: Path) -> None:
+    split = np.zeros(19_280, np.uint8)
+    splits = load(omniglot(tmp_path / "o.npz", 19_280, split=split))
+    assert splits.counts() == {"train": 16_280, "validation": 1_000, "test": 2_000}
+
+
+def test_omniglot_files_that_do_not_fit_are_said(tmp_path: Path) -> None:
+    np.savez(tmp_path / "o.npz", images=unique_images(20))
+    with pytest.raises(DataError, match="no array 'alphabet'; it holds images"):
+        load(f"omniglot:{tmp_path / 'o.npz'}")
+    with pytest.raises(DataError, match="differ in length"):
+        load(omniglot(tmp_path / "o.npz", 120, split=np.zeros(7)))
+    with pytest.raises(DataError, match="an alphabet has no name"):
+        load(omniglot(tmp_path / "o.npz", 120, alphabet_names=np.array(["A"])))
+
+
+# CIFAR-10
+
+
+@pytest.fixture
+def cifar_binary(tmp_path: Path) -> Path:
+    for number, name in enumerate(["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5"]):
+        write_records(tmp_path / f"{name}.bin", unique_images(20, (32, 32, 3), seed=number))
+    write_records(tmp_path / "test_batch.bin", unique_images(20, (32, 32, 3), seed=9))
+    return tmp_path
+
+
+def write_records(path: Path, pixels: Array) -> None:
+    labels = (np.arange(len(pixels), dtype=np.uint8) % 10)[:, None]
+    path.write_bytes(np.hstack([labels, pixels.transpose(0, 3, 1, 2).reshape(len(pixels), -1)]).tobytes())
+
+
+def test_cifar10_binary(cifar_binary: Path) -> None:
+    splits = load(f"cifar10:{cifar_binary}")
+    assert splits.counts() == {"train": 90, "validation": 10, "test": 20}
+    assert np.array_equal(splits.test.pixels, unique_images(20, (32, 32, 3), seed=9))
+    assert splits.test.labels is not None
+    assert splits.test.labels.tolist() == [*range(10), *range(10)]
+    assert splits.classes is not None
+    assert splits.classes[9] == "truck"
+    assert len(set(items(splits))) == 120
+
+
+def test_cifar10_binary_files_are_checked(cifar_binary: Path) -> None:
+    batch = cifar_binary / "data_batch_3.bin"
+    whole = batch.read_bytes()
+    for content, reason in ((whole[:-1], "no multiple of 3073"), (b"", "no multiple"), (b"\x0a" + whole[1:], "0..9")):
+        batch.write_bytes(content)
+        with pytest.raises(DataError, match=rf"data_batch_3\.bin: .*{reason}"):
+            load(f"cifar10:{cifar_binary}")
+    batch.unlink()
+    with pytest.raises(DataError, match=r"data_batch_3\.bin: no such file; unpack all"):
+        load(f"cifar10:{cifar_binary}")
+
+
+def test_cifar10_pickles_are_refused_unread_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in range(1, 6):
+        Path(f"data_batch_{number}").write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(DataError, match=r"pickles.*cifar-10-binary\.tar\.gz instead, or use hf:uoft-cs/cifar10"):
+        load("cifar10:.")
+    assert not Path("sprung").exists()
+
+
+def test_a_folder_without_cifar10_says_what_to_unpack(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="unpack cifar-10-binary"):
+        load(f"cifar10:{tmp_path}")
+
+
+@pytest.fixture
+def cifar_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three training batches, a validation batch and a test batch of 10 images each."""
+    monkeypatch.setattr(cifar10_source, "ROWS", 10)
+    for number in (0, 1, 2, 40, 50):
+        rows = unique_images(10, (1024, 3), seed=number)
+        Image.fromarray(rows).save(tmp_path / f"cifar10_batch_{number}.png")
+    labels = {"train_labels": np.arange(500, dtype=np.uint8) % 10, "test_labels": np.arange(100, dtype=np.uint8) % 10}
+    np.savez(tmp_path / "labels.npz", **labels)  # type: ignore[arg-type]
+    return tmp_path
+
+
+def test_cifar10_pictures(cifar_pictures: Path) -> None:
+    splits = load(f"cifar10:{cifar_pictures}")
+    assert splits.counts() == {"train": 30, "validation": 10, "test": 10}
+    assert np.array_equal(splits.test.pixels.reshape(10, 1024, 3), unique_images(10, (1024, 3), seed=50))
+    assert splits.test.labels is not None
+    assert splits.test.labels.tolist() == list(range(10))
+
+
+def test_cifar10_pictures_are_checked(cifar_pictures: Path) -> None:
+    batch = cifar_pictures / "cifar10_batch_1.png"
+    Image.new("RGB", (32, 32)).save(batch)
+    with pytest.raises(DataError, match=r"RGB \(32, 32\), expected RGB 1024 x 10"):
+        load(f"cifar10:{cifar_pictures}")
+    batch.write_bytes((cifar_pictures / "cifar10_batch_0.png").read_bytes()[:-1000])
+    with pytest.raises(DataError, match=r"batch_1\.png: broken picture"):
+        load(f"cifar10:{cifar_pictures}")
+    batch.unlink()
+    with pytest.raises(DataError, match=r"no cifar10_batch_1\.png though later ones are there"):
+        load(f"cifar10:{cifar_pictures}")
+    (cifar_pictures / "labels.npz").unlink()
+    with pytest.raises(DataError, match="no npz file with train_labels"):
+        load(f"cifar10:{cifar_pictures}")
+
+
+# The real sets
+
+
+@pytest.mark.data
+def test_mnist(data_dir: Path) -> None:
+    splits = load(f"idx:{data_dir / 'mnist'}")
+    assert splits.counts() == {"train": 50_000, "validation": 10_000, "test": 10_000}
+    assert splits.test.labels is not None
+    assert splits.test.labels[:5].tolist() == [7, 2, 1, 0, 4]
+    for part in (splits.train, splits.validation, splits.test):
+        assert part.labels is not None
+        shares = part.labels.bincount(minlength=10) / len(part)
+        assert 0.08 < shares.min() < shares.max() < 0.125
+    assert len(set(items(splits))) == 70_000  # no image is in two parts
+    assert load(f"idx:{data_dir / 'mnist'}").fingerprint() == splits.fingerprint()
+
+
+@pytest.mark.data
+def test_omniglot(data_dir: Path) -> None:
+    spec = f"omniglot:{data_dir / 'omniglot' / 'omniglot_28x28_box.npz'}"
+    splits = load(spec)
+    assert splits.counts() == {"train": 16_280, "validation": 1_000, "test": 2_000}
+    assert splits.classes is not None
+    assert len(splits.classes) == 30
+    assert splits.train.labels is not None
+    assert splits.train.labels.bincount(minlength=30).min() > 200
+    assert 0.05 < splits.train.pixels.float().mean() / 255 < 0.12  # thin bright strokes on black
+    assert len(set(items(splits))) == 19_279  # two of the originals are alike
+    assert load(spec).fingerprint() == splits.fingerprint() != load(spec, split_seed=1).fingerprint()
+
+
+@pytest.mark.data
+def test_cifar10(data_dir: Path) -> None:
+    splits = load(f"cifar10:{data_dir / 'cifar10'}")
+    assert splits.counts() == {"train": 20_000, "validation": 5_000, "test": 1_000}
+    assert splits.spec.shape == (32, 32, 3)
+    for part in (splits.train, splits.validation, splits.test):
+        assert part.labels is not None
+        shares = part.labels.bincount(minlength=10) / len(part)
+        assert 0.08 < shares.min() < shares.max() < 0.12
+    assert splits.test.labels is not None
+    assert splits.test.labels[:4].tolist() == [3, 8, 8, 0]  # a cat, two ships, an airplane
+    with np.load(data_dir / "cifar10" / "cifar10_labels_all_and_test1017.npz") as archive:
+        assert np.array_equal(splits.test.pixels, archive["test_images_first_1017"][:1000])
+    assert len(set(items(splits))) == 26_000

@@ -1,0 +1,159 @@
+"""`hf:NAME` or `hf:NAME:CONFIG`: a data set of the Hugging Face Hub, or a local one, through the `datasets` library.
+
+NAME is that of the Hub, or the path of a folder written by `save_to_disk`, a parquet file, or a folder that
+`datasets.load_dataset` understands. Images are the first column of type Image, labels the first of type ClassLabel.
+Splits train, validation and test are kept where there are such, with labels; what is missing is drawn from train. No
+code of a data set is run: `datasets` of version 4 and later has no loading scripts.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from isolatent_export.inputs import InputError
+from isolatent_export.inputs.images import FORMATS
+from isolatent_train.config import DataSection
+from isolatent_train.data.decoding import decode_all, one_line, report
+from isolatent_train.data.images import CHANNELS, SIZE
+from isolatent_train.data.parts import finish, input_spec, labelled, split
+from isolatent_train.data.splits import DataError, Labelled, Rejected, Splits
+
+PARTS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing"),
+}
+SAMPLE, LARGEST_NATIVE = 100, 256
+"""Images looked at to find the size that all have, and the largest side that is kept."""
+
+
+def load(place: str, section: DataSection) -> Splits:
+    """Download or open, decode and split. Raises DataError: no such set, no images in it, or no `datasets` library."""
+    what = f"data 'hf:{place}'"
+    tables = _by_part(_open(place, what), what)
+    features = tables["train"].features
+    image_column, label_column = _column(features, "Image"), _column(features, "ClassLabel")
+    if image_column is None:
+        raise DataError(f"{what}: no column of images; it has {', '.join(features)}")
+    classes = tuple(map(one_line, features[label_column].names)) if label_column else None
+
+    labels = {part: _labels(table, label_column) for part, table in tables.items()}
+    encoded = {part: _encoded(table, image_column) for part, table in tables.items() if _usable(labels[part])}
+    if "train" not in encoded:
+        raise DataError(f"{what}: training images without a label; remove them, or the column {label_column}")
+    spec = input_spec(section, *_native(encoded["train"], image_column))
+    parts: dict[str, Labelled] = {}
+    rejected: list[Rejected] = []
+    for part, table in encoded.items():
+        names = [f"{part}[{index}]" for index in range(len(table))]
+        decoded = decode_all(names, _Reader(table, image_column), spec, what, strict=section.strict)
+        kept = labels[part]
+        parts[part] = labelled(decoded.pixels, None if kept is None else kept[decoded.kept], f"{what}: {part}")
+        rejected += decoded.rejected
+    report(rejected, sum(map(len, encoded.values())), what)
+    split_parts = split(parts["train"], section, validation=parts.get("validation"), test=parts.get("test"))
+    return finish(section, *split_parts, classes=classes, rejected=tuple(rejected))
+
+
+def _open(place: str, what: str) -> Any:
+    """The Dataset or DatasetDict at the place, before any image is decoded."""
+    if not place:
+        raise DataError("data 'hf': which data set? write hf:NAME, for example hf:ylecun/mnist")
+    datasets = _library()
+    path = Path(place).expanduser()
+    name, _, config = (str(path), "", "") if path.exists() else place.partition(":")
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
+    try:
+        if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+            return datasets.load_from_disk(name)
+        if path.is_file():
+            return datasets.load_dataset("parquet", data_files=name)
+        return datasets.load_dataset(name, config or None)
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        reason = one_line((str(error).splitlines() or [type(error).__name__])[0][:200])
+        raise DataError(f"{what}: cannot be opened ({reason}); check the name, the path or the network") from None
+
+
+def _library() -> Any:
+    try:
+        import datasets
+    except ImportError:
+        raise DataError("data 'hf' needs the datasets library; pip install \"isolatent[hf]\"") from None
+    if int(datasets.__version__.split(".")[0]) < 4:  # older ones run the scripts of data sets
+        raise DataError(f"data 'hf': datasets {datasets.__version__} is too old; pip install \"isolatent[hf]\"")
+    return datasets
+
+
+def _by_part(opened: Any, what: str) -> dict[str, Any]:
+    """Tables by part; a table alone, or the only one of a set, is for training whatever its name."""
+    if not isinstance(opened, Mapping):
+        return {"train": opened}
+    if len(opened) == 1:
+        return {"train": next(iter(opened.values()))}
+    tables = {
+        part: opened[name]
+        for part, names in PARTS.items()
+        if (name := next((name for name in names if name in opened and len(opened[name])), None))
+    }
+    if "train" not in tables:
+        raise DataError(f"{what}: no split named train; it has {', '.join(opened)}")
+    return tables
+
+
+def _column(features: Any, kind: str) -> str | None:
+    return next((name for name, feature in features.items() if type(feature).__name__ == kind), None)
+
+
+def _labels(table: Any, column: str | None) -> NDArray[np.int64] | None:
+    """Labels (N,), -1 where there is none; None without a column of labels."""
+    if column is None:
+        return None
+    return np.array([-1 if label is None else label for label in table[column]], np.int64)
+
+
+def _usable(labels: NDArray[np.int64] | None) -> bool:
+    return labels is None or bool((labels >= 0).all())  # test labels of competitions are hidden
+
+
+def _encoded(table: Any, column: str) -> Any:
+    """The table with its images as files' bytes, for the one decoding function."""
+    return table.cast_column(column, type(table.features[column])(decode=False))
+
+
+class _Reader:
+    """The bytes of image i; threads may read at the same time, the table is immutable."""
+
+    def __init__(self, table: Any, column: str) -> None:
+        self._table, self._column = table.select_columns([column]), column
+
+    def __call__(self, index: int) -> bytes:
+        image = self._table[index][self._column]
+        if image is None or (image["bytes"] is None and image["path"] is None):
+            raise InputError("empty_input", "no image in this row; remove it")
+        data: bytes = image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
+        return data
+
+
+def _native(table: Any, column: str) -> tuple[tuple[int, int], int]:
+    """Size (H, W) and channels that a sample of the images has in common, or those of image folders."""
+    read, sizes, modes = _Reader(table, column), set(), set()
+    for index in sorted({len(table) * k // SAMPLE for k in range(SAMPLE)} if len(table) else ()):
+        try:
+            with Image.open(io.BytesIO(read(index)), formats=FORMATS) as image:
+                sizes.add((image.height, image.width))
+                modes.add(image.mode)
+        except (InputError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            continue  # left out and named when all are decoded
+    size = sizes.pop() if len(sizes) == 1 else SIZE
+    if max(size) > LARGEST_NATIVE:
+        size = SIZE
+    return size, 1 if modes and all(mode in ("1", "L") or mode.startswith("I") for mode in modes) else CHANNELS

@@ -1,0 +1,187 @@
+"""From a source's arrays to Splits: checks, drawing of parts, the section's size, channels and limit.
+
+A source reads its files and calls, in this order, `labelled` on its arrays, `hold_out` or `split` where the files fix
+no parts, and `finish`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from torch import Tensor
+
+from isolatent_export.manifest import ImageInput
+from isolatent_train.config import DataSection
+from isolatent_train.data.decoding import conform
+from isolatent_train.data.splits import DataError, Labelled, Rejected, Splits
+from isolatent_train.streams import stream
+
+FEWEST = 10
+"""Fewer images than this are not worth splitting into three parts."""
+
+
+def input_spec(section: DataSection, size: tuple[int, int], channels: int) -> ImageInput:
+    """What one image becomes: the section's size and channels, or the given ones. Raises DataError."""
+    height, width = section.size or size
+    values: dict[str, Any] = {"height": height, "width": width, "channels": section.channels or channels}
+    try:
+        return ImageInput(**values, resize=section.resize, fill=section.fill)
+    except ValidationError:
+        raise DataError(
+            f"data {section.spec!r}: inputs of {height} x {width} are not possible; set data.size to 1..4096"
+        ) from None
+
+
+def labelled(pixels: NDArray[Any], labels: NDArray[Any] | None, what: str) -> Labelled:
+    """Arrays (N, H, W) or (N, H, W, C) uint8 and (N,) or (N, 1) integers, checked. Raises DataError naming `what`."""
+    if pixels.ndim == 3:
+        pixels = pixels[..., None]  # (N, H, W, 1)
+    if pixels.ndim != 4 or pixels.shape[3] not in (1, 3) or 0 in pixels.shape[1:]:
+        raise DataError(f"{what}: images of shape {pixels.shape}; store (N, H, W), (N, H, W, 1) or (N, H, W, 3)")
+    if pixels.dtype != np.uint8:
+        raise DataError(f"{what}: images of dtype {pixels.dtype}; store uint8 pixels 0..255")
+    if labels is None:
+        return Labelled(_tensor(pixels), None)
+    if labels.shape not in ((len(pixels),), (len(pixels), 1)):
+        raise DataError(f"{what}: labels of shape {labels.shape} for {len(pixels)} images; store one label per image")
+    return Labelled(_tensor(pixels), _tensor(labels.reshape(-1).astype(np.int64)))
+
+
+def name_labels(*labels: NDArray[Any] | None, what: str) -> tuple[list[NDArray[np.int64] | None], tuple[str, ...]]:
+    """Labels of several parts, numbers or words, counted from 0 in sorted order, and their names.
+
+    Raises DataError when some parts have labels and others none, or on labels of another type.
+    """
+    given = [part.reshape(-1) for part in labels if part is not None]
+    if len(given) != len(labels):
+        raise DataError(f"{what}: labels for some parts only; store them for all, or for none")
+    if any(part.dtype.kind not in "iubU" for part in given):
+        kinds = ", ".join(sorted({str(part.dtype) for part in given}))
+        raise DataError(f"{what}: labels of dtype {kinds}; store whole numbers or words")
+    names, indices = np.unique(np.concatenate(given), return_inverse=True)
+    ends = np.cumsum([len(part) for part in given])[:-1]
+    parts: list[NDArray[np.int64] | None] = [part.astype(np.int64) for part in np.split(indices.reshape(-1), ends)]
+    return parts, tuple(map(str, names))
+
+
+def share(data: Labelled, fraction: float) -> int:
+    """How many images a fraction of `data` is, at least 1."""
+    return max(1, round(len(data) * fraction))
+
+
+def hold_out(
+    data: Labelled, count: int, section: DataSection, purpose: str, *, stratified: bool = False
+) -> tuple[Labelled, Labelled]:
+    """What remains and `count` images drawn with the split seed, both in the order drawn.
+
+    Stratified, every class gives its share and keeps at least one image. Raises DataError when there are too few.
+    """
+    generator = stream(section.split_seed, f"split {purpose}")
+    order = torch.randperm(len(data), generator=generator)
+    if stratified and data.labels is not None:
+        quotas = _quotas(torch.bincount(data.labels), count, generator)
+        held = _rank(data.labels[order]) < quotas[data.labels[order]]
+    else:
+        held = torch.arange(len(data)) >= len(data) - count  # the last ones
+    if int(held.sum()) < count or count >= len(data):
+        classes = "" if data.labels is None else f" of {len(data.labels.unique())} classes"
+        raise DataError(
+            f"data {section.spec!r}: {len(data)} images{classes} are too few to set {count} aside for {purpose}; "
+            "add images, or lower data.validation and data.test"
+        )
+    return data[order[~held]], data[order[held]]
+
+
+def split(
+    data: Labelled, section: DataSection, *, validation: Labelled | None = None, test: Labelled | None = None
+) -> tuple[Labelled, Labelled, Labelled]:
+    """Train, validation and test parts, stratified; the section's fractions of `data` where a part is not given.
+
+    Every part is in an order drawn with the split seed. Raises DataError when there are too few images.
+    """
+    if len(data) < FEWEST:
+        raise DataError(
+            f"data {section.spec!r}: {len(data)} images are too few to train, validate and test; give {FEWEST} or more"
+        )
+    rest, validation_count, test_count = data, share(data, section.validation), share(data, section.test)
+    if test is None:
+        rest, test = hold_out(rest, test_count, section, "test", stratified=True)
+    else:
+        test = shuffled(test, section, "test")
+    if validation is None:
+        rest, validation = hold_out(rest, validation_count, section, "validation", stratified=True)
+    else:
+        validation = shuffled(validation, section, "validation")
+    return shuffled(rest, section, "train"), validation, test
+
+
+def shuffled(data: Labelled, section: DataSection, purpose: str) -> Labelled:
+    """The same images in an order drawn with the split seed, so that the first so many are no single class."""
+    return data[torch.randperm(len(data), generator=stream(section.split_seed, f"order {purpose}"))]
+
+
+def finish(
+    section: DataSection,
+    train: Labelled,
+    validation: Labelled,
+    test: Labelled,
+    *,
+    classes: tuple[str, ...] | None = None,
+    rejected: tuple[Rejected, ...] = (),
+) -> Splits:
+    """The parts as Splits with the section's size, channels and limit; None keeps those of the pixels.
+
+    Raises DataError when a part is empty, or when a class of another part does not appear in train.
+    """
+    for name, part in (("training", train), ("validation", validation), ("test", test)):
+        if len(part) == 0:
+            raise DataError(f"data {section.spec!r}: no {name} images; check that the files are complete")
+    _require_known_classes(section, train, (validation, test), classes)
+    height, width, channels = train.pixels.shape[1:]
+    spec = input_spec(section, (height, width), channels)
+    train, validation, test = (
+        Labelled(conform(part.pixels, spec), part.labels) for part in (train[: section.limit], validation, test)
+    )
+    return Splits(spec, train, validation, test, classes, rejected)
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    # torch wants memory that it may write to
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def _rank(labels: Tensor) -> Tensor:
+    """How many equal labels come before each, (N,)."""
+    order = labels.argsort(stable=True)
+    starts = torch.bincount(labels).cumsum(0) - torch.bincount(labels)
+    ranks = torch.empty_like(labels)
+    ranks[order] = torch.arange(len(labels)) - starts[labels[order]]
+    return ranks
+
+
+def _quotas(sizes: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """How many of each class to take so that they are `count`, by largest remainder; equal remainders are drawn."""
+    total, most = int(sizes.sum()), (sizes - 1).clamp(min=0)
+    quotas = torch.minimum(sizes * count // total, most)
+    while (missing := count - int(quotas.sum())) > 0 and bool((quotas < most).any()):
+        remainders = torch.where(quotas < most, sizes * count - quotas * total, torch.iinfo(torch.int64).min)
+        ties = torch.randperm(len(sizes), generator=generator)
+        first = ties[remainders[ties].argsort(descending=True, stable=True)]
+        quotas[first[: min(missing, int((quotas < most).sum()))]] += 1
+    return quotas
+
+
+def _require_known_classes(
+    section: DataSection, train: Labelled, others: tuple[Labelled, ...], classes: tuple[str, ...] | None
+) -> None:
+    if train.labels is None:
+        return
+    known = set(train.labels.unique().tolist())
+    strange = {label for part in others if part.labels is not None for label in part.labels.unique().tolist()} - known
+    if strange:
+        names = ", ".join(classes[label] if classes else str(label) for label in sorted(strange)[:5])
+        raise DataError(f"data {section.spec!r}: no training images of {names}; add some, or remove the class")

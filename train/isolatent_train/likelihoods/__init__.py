@@ -1,0 +1,20 @@
+"""p(x|z) of pixels given what the decoder puts out.
+
+A new likelihood is one new file beside bernoulli.py and one line in `build_likelihood`.
+"""
+
+from __future__ import annotations
+
+from isolatent_train.config import LikelihoodSection
+from isolatent_train.likelihoods.bernoulli import Bernoulli
+from isolatent_train.likelihoods.logistic import DiscretisedLogistic
+from isolatent_train.likelihoods.protocol import Likelihood
+
+__all__ = ["Bernoulli", "DiscretisedLogistic", "Likelihood", "build_likelihood"]
+
+
+def build_likelihood(section: LikelihoodSection) -> Likelihood:
+    """The likelihood that a configuration names."""
+    if section.kind == "logistic":
+        return DiscretisedLogistic()
+    return Bernoulli(dynamic=section.binarize == "dynamic")

@@ -1,0 +1,1 @@
+"""Figures and pictures of trained models, and the HTML report made of them."""
