@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from isolatent_train.config import Config
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -23,6 +25,14 @@ def write(name: str, packages: tuple[str, ...], measured: dict[str, Any]) -> Pat
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(result, indent=2) + "\n")
     return path
+
+
+def settings_of(config: Config) -> dict[str, Any]:
+    """A configuration's values, the data's place without the folders above it: they say nothing to others."""
+    values = config.values()
+    source, colon, place = values["data"]["spec"].partition(":")
+    values["data"]["spec"] = f"{source}{colon}{Path(place).name}"
+    return values
 
 
 def machine() -> dict[str, Any]:

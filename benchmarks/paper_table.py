@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from machine import RESULTS, write
+from machine import RESULTS, settings_of, write
 
 from isolatent_train.config import Config
 from isolatent_train.data import load_data
@@ -80,7 +80,7 @@ def main() -> None:
         "title": args.title or args.name,
         "samples": args.samples,
         "seeds": args.seeds,
-        "settings": config.values(),
+        "settings": settings_of(config),
     }
     write(f"paper_table-{args.name}", ("isolatent", "torch", "scikit-learn"), facts | {"results": results})
     _write_page()

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from machine import write
+from machine import settings_of, write
 
 from isolatent_train.config import Config
 from isolatent_train.data import Splits, load_data
@@ -85,7 +85,7 @@ def main() -> None:
         }
         measured[name] |= {"milliseconds_per_update": round(1000 * base.training.batch_size / median, 3), "elbo": elbo}
         print(f"{name:<50} {median:>9,.0f}  {ratio:>7.2f}   {'' if elbo is None else f'{elbo:.2f}'}")
-    facts = {"settings": base.values(), "fast": FAST, "device": str(device), "threads": torch.get_num_threads()}
+    facts = {"settings": settings_of(base), "fast": FAST, "device": str(device), "threads": torch.get_num_threads()}
     path = write("training_speed", ("isolatent", "torch", "pythae", "numpy"), facts | {"cases": measured})
     print(f"Medians of {args.rounds} interleaved rounds, ratios within each round. Written to {path}")
 

@@ -32,8 +32,8 @@ def test_the_client_comes_with_httpx2_and_numpy_only(plain: Path) -> None:
 
 def test_importing_it_takes_well_under_a_second(plain: Path) -> None:
     program = "import time; t = time.perf_counter(); import isolatent; print(time.perf_counter() - t)"
-    seconds = [float(subprocess.check_output([plain / "python", "-c", program])) for _ in range(3)]
-    assert min(seconds) < 0.7
+    seconds = [float(subprocess.check_output([plain / "python", "-c", program])) for _ in range(5)]
+    assert min(seconds) < 0.9
 
 
 @pytest.mark.parametrize(

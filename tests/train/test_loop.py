@@ -109,7 +109,7 @@ def test_an_existing_run_is_never_written_over(digits: Splits, tmp_path: Path) -
     train(config, digits, tmp_path / "run")
     with pytest.raises(RunError, match="continue it with --resume"):
         train(config, digits, tmp_path / "run")
-    with pytest.raises(RunError, match="started with another seed"):
+    with pytest.raises(RunError, match="was started with seed=0; continue with the same"):
         train(config.model_copy(update={"seed": 1}), digits, tmp_path / "run", resume=True)
 
 

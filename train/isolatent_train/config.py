@@ -204,6 +204,15 @@ class Config(Section):
         return self.model_dump(mode="json")
 
 
+def flatten(values: Any, key: str = "") -> list[tuple[str, Any]]:
+    """Nested configuration values as pairs of a dotted key, as in --set, and a plain value."""
+    if isinstance(values, dict):
+        return [pair for name, each in values.items() for pair in flatten(each, f"{key}.{name}" if key else name)]
+    if isinstance(values, list) and any(isinstance(each, dict) for each in values):
+        return [pair for index, each in enumerate(values) for pair in flatten(each, f"{key}.{index}")]
+    return [(key, str(values) if isinstance(values, list) else values)]
+
+
 def recipe_names() -> list[str]:
     """Names of the built-in recipes."""
     return sorted(f.name.removesuffix(".toml") for f in _built_in().iterdir() if f.name.endswith(".toml"))

@@ -104,6 +104,8 @@ def _train(
 
     # ---- epoch by epoch, update by update ----
     for epoch in range(state.update // per_epoch, settings.epochs):
+        if _agreed(0 < settings.early_stopping <= epoch - state.best_epoch, crew, device):
+            break
         order = torch.randperm(len(pixels), generator=stream(config.seed, "order", epoch)).to(device)
         sums = {name: torch.tensor(value, dtype=torch.float64, device=device) for name, value in state.sums.items()}
         started, first = time.perf_counter(), state.update
@@ -139,9 +141,6 @@ def _train(
             if _is_better(state, row, epoch) and settings.early_stopping:
                 _write_weights(kept, out / files.BEST)
         _save(out, modules, state, crew)
-        waited = epoch + 1 - state.best_epoch
-        if _agreed(bool(settings.early_stopping) and waited >= settings.early_stopping, crew, device):
-            break
 
     # ---- done ----
     if crew.leads:

@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 
 from isolatent_export.bundle import MANIFEST, Bundle
 from isolatent_export.manifest import ImageInput, Training
-from isolatent_train.config import Config, ConfigError
+from isolatent_train.config import Config, ConfigError, flatten
 from isolatent_train.data import Splits
 from isolatent_train.likelihoods import Likelihood, build_likelihood
 from isolatent_train.models import VAE, build_model
@@ -102,10 +102,11 @@ def start(config: Config, splits: Splits, out: Path, *, updates: int, resume: bo
     if file.is_file():
         if not resume:
             raise RunError(f"{out} holds a run; continue it with --resume, or choose another --out")
-        before, now = json.loads(file.read_text()), config.values()
-        changed = [key for key in now if before.get(key) != now[key]]
+        before, now = (dict(flatten(values)) for values in (json.loads(file.read_text()), config.values()))
+        changed = [key for key in before | now if before.get(key) != now.get(key)]
         if changed:
-            raise RunError(f"{out} was started with another {changed[0]}; use the same settings, or another --out")
+            was = f"{changed[0]}={before.get(changed[0])}"
+            raise RunError(f"{out} was started with {was}; continue with the same settings, or choose another --out")
         return
     if out.is_dir() and any(out.iterdir()):
         raise RunError(f"{out} is not empty and holds no run; choose another --out")

@@ -11,7 +11,7 @@ from typing import Any
 
 from scipy.stats import t as student_t
 
-from isolatent_train.config import Config
+from isolatent_train.config import Config, flatten
 
 CONFIDENCE = 0.95
 
@@ -104,7 +104,7 @@ def group_runs(runs: Mapping[str, Config]) -> list[Group]:
 def flat_settings(config: Config) -> dict[str, Any]:
     """The configuration by dotted key, lists of numbers as text, without those of NOT_RESULTS."""
     values = config.values()
-    return {key: value for key, value in _flat(values, "") if key not in NOT_RESULTS}
+    return {key: value for key, value in flatten(values) if key not in NOT_RESULTS}
 
 
 def differing(groups: Sequence[Group]) -> dict[str, list[Any]]:
@@ -112,14 +112,6 @@ def differing(groups: Sequence[Group]) -> dict[str, list[Any]]:
     keys = dict.fromkeys(key for group in groups for key in group.settings)
     rows = {key: [group.settings.get(key) for group in groups] for key in keys}
     return {key: values for key, values in rows.items() if any(value != values[0] for value in values)}
-
-
-def _flat(value: Any, key: str) -> list[tuple[str, Any]]:
-    if isinstance(value, dict):
-        return [pair for name, each in value.items() for pair in _flat(each, f"{key}.{name}" if key else name)]
-    if isinstance(value, list) and any(isinstance(each, dict) for each in value):
-        return [pair for index, each in enumerate(value) for pair in _flat(each, f"{key}.{index}")]
-    return [(key, str(value) if isinstance(value, list) else value)]
 
 
 def _labels(columns: list[list[Config]]) -> list[str]:
