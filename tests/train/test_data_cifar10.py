@@ -4,36 +4,14 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from isolatent_train.config import DataSection
-from isolatent_train.data import DataError, Splits, load_data
+from data_support import Array, Trap, items, load, unique_images
+from isolatent_train.data import DataError
 from isolatent_train.data import cifar10 as cifar10_source
-
-Array = np.ndarray[Any, Any]
-
-
-class Trap:
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (Path("sprung"),)
-
-
-def load(spec: str, **section: Any) -> Splits:
-    return load_data(DataSection(spec=spec, **section))
-
-
-def unique_images(count: int, shape: tuple[int, ...] = (4, 4), seed: int = 0) -> Array:
-    return np.random.default_rng(seed).integers(0, 256, (count, *shape), np.uint8)
-
-
-def items(splits: Splits) -> list[bytes]:
-    parts = (splits.train, splits.validation, splits.test)
-    return [image.numpy().tobytes() for part in parts for image in part.pixels]
-
 
 # CIFAR-10
 

@@ -14,24 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from isolatent_train.config import DataSection
-from isolatent_train.data import DataError, Splits, files, idx, load_data
-
-Array = np.ndarray[Any, Any]
-
-
-def load(spec: str, **section: Any) -> Splits:
-    return load_data(DataSection(spec=spec, **section))
-
-
-def unique_images(count: int, shape: tuple[int, ...] = (4, 4), seed: int = 0) -> Array:
-    return np.random.default_rng(seed).integers(0, 256, (count, *shape), np.uint8)
-
-
-def items(splits: Splits) -> list[bytes]:
-    parts = (splits.train, splits.validation, splits.test)
-    return [image.numpy().tobytes() for part in parts for image in part.pixels]
-
+from data_support import Array, Trap, items, load, unique_images
+from isolatent_train.data import DataError, files, idx
 
 # idx
 
@@ -200,11 +184,6 @@ def test_npz_arrays_that_do_not_fit_are_named(tmp_path: Path, arrays: dict[str, 
     np.savez(tmp_path / "own.npz", **arrays)  # type: ignore[arg-type]
     with pytest.raises(DataError, match=rf"own\.npz'?: .*{reason}"):
         load(f"npz:{tmp_path / 'own.npz'}")
-
-
-class Trap:
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (Path("sprung"),)
 
 
 def test_npz_never_unpickles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

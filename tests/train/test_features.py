@@ -69,6 +69,8 @@ def test_early_stopping_leaves_the_best_weights(digits: Splits, tmp_path: Path) 
     ]
     folder, history = run(digits, tmp_path / "run", *settings)
     assert len(history) < 30
+    training = Trained.open(folder).training
+    assert (training.epochs, training.updates) == (len(history), history[-1]["update"])
     assert history[-1]["validation_elbo"] <= history[-2]["validation_elbo"]
     assert (folder / "weights.safetensors").read_bytes() == (folder / "best.safetensors").read_bytes()
 

@@ -144,6 +144,7 @@ def _train(
 
     # ---- done ----
     if crew.leads:
+        files.finish(out, epochs=state.update // per_epoch, updates=state.update)
         if settings.early_stopping:
             write_atomically(out / files.WEIGHTS, (out / files.BEST).read_bytes())
         else:

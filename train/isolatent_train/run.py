@@ -131,6 +131,13 @@ def start(config: Config, splits: Splits, out: Path, *, updates: int, resume: bo
     write_atomically(file, json.dumps(config.values(), indent=2).encode())
 
 
+def finish(out: Path, *, epochs: int, updates: int) -> None:
+    """Record how long the run really was: early stopping may have ended it before the configured number of epochs."""
+    facts = json.loads((out / RUN).read_text())
+    facts["training"] |= {"epochs": epochs, "updates": updates}
+    write_atomically(out / RUN, json.dumps(facts, indent=2).encode())
+
+
 def forget_after(history: Path, update: int) -> None:
     """Drop the history's lines of epochs that ended after the checkpoint: they will be computed again."""
     if history.is_file():

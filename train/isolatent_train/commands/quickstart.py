@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run every step and say where the results are. Complete runs in --out are used again."""
     try:
-        splits = load_data(Config.load(RECIPE).data)
+        splits = load_data(Config.load(RECIPE, args.set).data)
         models = _train(args, splits)
         _measure(models, splits, args.samples)
         _draw(models, splits, args.out)
