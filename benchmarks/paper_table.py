@@ -39,6 +39,7 @@ COLUMNS = {
     "kl": ("KL, nats", 1.0, 1),
     "mutual_information": ("MI, nats", 1.0, 2),
     "active_units": ("AU", 1.0, 1),
+    "chamfer": ("Chamfer", 1.0, 4),
     "probe_accuracy": ("probe, %", 100.0, 2),
     "consistency_kl": ("consistency KL", 1.0, 2),
     "consistency_kl_normalized": ("normalised", 1.0, 3),
@@ -51,6 +52,12 @@ Results = dict[str, dict[str, list[dict[str, Any]]]]
 def main() -> None:
     """Train and evaluate what is missing, then write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    measure(parser.parse_args(), baselines={})
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every table can be told."""
     parser.add_argument("--name", required=True, help="name of the experiment")
     parser.add_argument("--title", help="its headline in docs/results.md")
     parser.add_argument("--data", required=True)
@@ -62,8 +69,10 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once, one thread each when more than one")
     parser.add_argument("--set", action="append", default=[], help="change one setting of every run")
-    args = parser.parse_args()
 
+
+def measure(args: argparse.Namespace, *, baselines: dict[str, float]) -> None:
+    """Fill the table; `baselines` are accuracies 0..1 of other features, printed below it."""
     cells = [(family, arm, seed) for seed in args.seeds for family in args.families for arm in ARMS]
     results: Results = {family: {arm: [] for arm in ARMS} for family in args.families}
     with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:
@@ -72,7 +81,7 @@ def main() -> None:
             family, arm, seed = pending[done]
             metrics = done.result()
             results[family][arm].append(metrics)
-            shown = f"NLL {metrics['nll']:.2f}, probe {100 * metrics['probe_accuracy']:.2f} %"
+            shown = f"probe {100 * metrics['probe_accuracy']:.2f} %, retrieval {100 * metrics['retrieval_top1']:.1f} %"
             print(f"{number}/{len(cells)} {family}, {arm}, seed {seed}: {shown}", flush=True)
 
     config = _config(args, args.families[0], "cr", args.seeds[0])
@@ -81,6 +90,7 @@ def main() -> None:
         "samples": args.samples,
         "seeds": args.seeds,
         "settings": settings_of(config),
+        "baselines": baselines,
     }
     write(f"paper_table-{args.name}", ("isolatent", "torch", "scikit-learn"), facts | {"results": results})
     _write_page()
@@ -122,25 +132,29 @@ def _section(found: dict[str, Any]) -> str:
     settings, machine = found["settings"], found["machine"]
     first = next(iter(next(iter(found["results"].values())).values()))[0]
     objective, training, model = settings["objective"], settings["training"], settings["model"]
+    columns = {name: of_column for name, of_column in COLUMNS.items() if first.get(name) is not None}
+    likelihood = f"S = {found['samples']}, " if "nll" in columns else ""
+    inputs = "images" if "nll" in columns else f"clouds of {settings['data']['points']} points"
     lines = [
         f"\n## {found['title']}\n",
         f"{len(found['seeds'])} seeds, mean ± standard deviation. Network {model['net']} {model['channels']}, "
-        f"{model['latent']} latents; {training['epochs']} epochs of {settings['data']['limit'] or 'all'} images, batch "
-        f"{training['batch_size']}, Adam {training['learning_rate']:g}, {training['schedule']}; "
-        f"lambda = {objective['lambda']:g}; N = {first['test_examples']} test images, S = {found['samples']}, "
+        f"{model['latent']} latents; {training['epochs']} epochs of {settings['data']['limit'] or 'all'} {inputs}, "
+        f"batch {training['batch_size']}, Adam {training['learning_rate']:g}, {training['schedule']}; "
+        f"lambda = {objective['lambda']:g}; N = {first['test_examples']} in the test split, {likelihood}"
         f"probe fitted on {first['probe_train_examples']}; MI is at most {math.log(first['test_examples']):.2f}. "
         f"{machine['gpu'] or machine['processor']}, torch {found['versions']['torch']}, {found['date'][:10]}.\n",
-        "| family | arm | " + " | ".join(label for label, _, _ in COLUMNS.values()) + " |",
-        "|---|---|" + "---|" * len(COLUMNS),
+        "| family | arm | " + " | ".join(label for label, _, _ in columns.values()) + " |",
+        "|---|---|" + "---|" * len(columns),
     ]
     for family, arms in found["results"].items():
         for arm, runs in arms.items():
-            cells = [_mean([run[name] * f for run in runs], digits) for name, (_, f, digits) in COLUMNS.items()]
+            cells = [_mean([run[name] * f for run in runs], digits) for name, (_, f, digits) in columns.items()]
             lines.append(f"| {family} | {arm} | " + " | ".join(cells) + " |")
     untrained = [
         100 * run["probe_accuracy_untrained"] for run in found["results"][next(iter(found["results"]))]["base"]
     ]
     lines.append(f"\nProbe on the untrained encoder: {_mean(untrained, 2)} %.")
+    lines += [f"{name}: {100 * accuracy:.2f} %." for name, accuracy in found.get("baselines", {}).items()]
     return "\n".join(lines) + "\n"
 
 

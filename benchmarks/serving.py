@@ -11,13 +11,12 @@ from __future__ import annotations
 import argparse
 import io
 import statistics
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
 import numpy as np
+from load import rate
 from machine import write
 from PIL import Image
 
@@ -51,7 +50,7 @@ def main() -> None:
         }
         for _ in range(args.rounds):
             for name, (call, count, threads) in cases.items():
-                rates.setdefault(name, []).append(_rate(call, threads, args.seconds) * count)
+                rates.setdefault(name, []).append(rate(call, threads, args.seconds) * count)
 
     medians = {name: round(statistics.median(values), 1) for name, values in rates.items()}
     path = write(
@@ -66,23 +65,6 @@ def main() -> None:
     for name, median in medians.items():
         print(f"{name:<55} {median:>10,.0f} images/s")
     print(f"The load generator shares its cores with the service. Written to {path}")
-
-
-def _rate(call: Callable[[], object], threads: int, seconds: float) -> float:
-    """Calls per second of `threads` callers at once."""
-    call()
-    start = time.perf_counter()
-
-    def work() -> int:
-        count = 0
-        while time.perf_counter() - start < seconds:
-            call()
-            count += 1
-        return count
-
-    with ThreadPoolExecutor(threads) as pool:
-        done = sum(future.result() for future in [pool.submit(work) for _ in range(threads)])
-    return done / (time.perf_counter() - start)
 
 
 def _poster(client: httpx2.Client, body: bytes, kind: str) -> Callable[[], object]:

@@ -27,11 +27,11 @@ from typing import Any
 import torch
 from machine import settings_of, write
 
+from isolatent_train.codecs import Pixels
 from isolatent_train.config import Config
 from isolatent_train.data import Splits, load_data
 from isolatent_train.likelihoods import build_likelihood
 from isolatent_train.loop import train
-from isolatent_train.pixels import to_images
 from isolatent_train.run import initial_model
 from isolatent_train.transforms import transform
 
@@ -124,7 +124,7 @@ def bare(config: Config, splits: Splits, device: torch.device, *, together: bool
     likelihood = build_likelihood(config.likelihood)
     optimiser = torch.optim.Adam(model.parameters(), lr=config.training.learning_rate)
     generator = torch.Generator(device).manual_seed(0)
-    pixels, size, ends = splits.train.pixels.to(device), config.training.batch_size, []
+    pixels, size, ends = splits.train.inputs.to(device), config.training.batch_size, []
 
     def bound(x: torch.Tensor) -> tuple[torch.Tensor, Any]:
         q = model.encode(x)
@@ -134,7 +134,7 @@ def bare(config: Config, splits: Splits, device: torch.device, *, together: bool
     for _ in range(config.training.epochs):
         order = torch.randperm(len(pixels), device=device)
         for start in range(0, len(pixels) - size + 1, size):
-            images = to_images(pixels[order[start : start + size]])
+            images = Pixels().to_network(pixels[order[start : start + size]])
             targets = likelihood.targets(images, generator)
             if config.objective.arm == "base":
                 loss = -bound(targets)[0]
@@ -191,7 +191,7 @@ def pythae(config: Config, splits: Splits, device: torch.device) -> tuple[float,
 
     clock = Clock()
     clock.ends = []
-    images = to_images(splits.train.pixels).round()
+    images = Pixels().to_network(splits.train.inputs).round()
     shape = tuple(images.shape[1:])
     model = VAE(
         VAEConfig(input_dim=shape, latent_dim=config.model.latent, reconstruction_loss="bce"), Encoder(), Decoder()

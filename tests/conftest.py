@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from isolatent_export.manifest import ImageInput
-from support import export_untrained
+from support import export_untrained, export_untrained_cloud
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +23,12 @@ def colour_bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle `tiny-colour`: RGB images 12 high and 20 wide, 6 latent variables."""
     spec = ImageInput(height=12, width=20, channels=3)
     return export_untrained(tmp_path_factory.mktemp("bundles") / "tiny-colour", spec, latent=6).path
+
+
+@pytest.fixture(scope="session")
+def cloud_bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle `tiny-cloud`: 64 points in, 49 points out, 8 latent variables."""
+    return export_untrained_cloud(tmp_path_factory.mktemp("bundles") / "tiny-cloud").path
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,8 @@ class FileCheck:
 class Golden:
     """Real validation inputs with the training framework's outputs for them.
 
-    Shapes: input (N, ...) as in the input spec, mean and log_variance (N, d), reconstruction (N, ...) of the means.
+    Shapes: input (N, ...) as in the input spec, mean and log_variance (N, d), reconstruction (N, ...) of the means as
+    in the manifest.
     """
 
     input: Array
@@ -126,7 +127,8 @@ class Bundle:
         except (OSError, SafetensorError, KeyError) as error:
             raise BundleError(f"{file}: unreadable golden samples ({error}); export the bundle again") from None
         count, size, shape = len(golden.input), self.manifest.latent.size, self.manifest.input.shape
-        expected = {"input": shape, "mean": (size,), "log_variance": (size,), "reconstruction": shape}
+        rebuilt = self.manifest.reconstruction_shape
+        expected = {"input": shape, "mean": (size,), "log_variance": (size,), "reconstruction": rebuilt}
         for name, item_shape in expected.items():
             got = getattr(golden, name).shape
             if count == 0 or got != (count, *item_shape):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from isolatent_export.manifest import Manifest
+from isolatent_export.manifest import ImageInput, InputSpec, Manifest
 
 RECONSTRUCTIONS = "reconstructions.png"
 
@@ -12,11 +12,13 @@ RECONSTRUCTIONS = "reconstructions.png"
 def card(manifest: Manifest) -> str:
     """Markdown that says what the model is, what it takes, what it measured and how to use it."""
     spec, objective, training = manifest.input, manifest.objective, manifest.training
+    image = isinstance(spec, ImageInput)
+    noun = "image" if image else "cloud"
     examples = ", ".join(f"{count} {split}" for split, count in training.examples.items())
     return f"""# {manifest.name}
 
-A {manifest.family} encoder of {spec.height} x {spec.width} {"grey" if spec.channels == 1 else "RGB"} images into
-{manifest.latent.size} latent variables, trained with the arm `{objective.arm}` of consistency regularization
+A {manifest.family} encoder of {_subject(spec)} into {manifest.latent.size} latent variables,
+trained with the arm `{objective.arm}` of consistency regularization
 (lambda {objective.consistency_weight:g}, beta {objective.beta:g}, bound {objective.bound}).
 
 ![inputs above, reconstructions below]({RECONSTRUCTIONS})
@@ -27,10 +29,10 @@ Above: validation inputs. Below: the decoder's output for their posterior means.
 
     isolatent verify .
     isolatent serve .
-    isolatent embed image.png --url http://127.0.0.1:8000 --out embedding.npy
+    isolatent embed {"image.png" if image else "scan.ply"} --url http://127.0.0.1:8000 --out embedding.npy
 
-The embedding is the posterior mean, {manifest.latent.size} float32 numbers, the same for the same image every time.
-Images of any size are accepted: resized by the rule `{spec.resize}`, transparency laid on grey level {spec.fill}.
+The embedding is the posterior mean, {manifest.latent.size} float32 numbers, the same for the same {noun} every time.
+{_accepted(manifest)}
 
 ## Measured
 
@@ -51,8 +53,29 @@ Largest absolute difference from the training framework on the golden samples:
 
 ## Limits
 
-Trained on the data named above and on nothing else; distances between embeddings of other images mean little.
+Trained on the data named above and on nothing else; distances between embeddings of other {noun}s mean little.
 """
+
+
+def _subject(spec: InputSpec) -> str:
+    if isinstance(spec, ImageInput):
+        return f"{spec.height} x {spec.width} {'grey' if spec.channels == 1 else 'RGB'} images"
+    return f"3D point clouds ({spec.points} points)"
+
+
+def _accepted(manifest: Manifest) -> str:
+    spec = manifest.input
+    if isinstance(spec, ImageInput):
+        return (
+            f"Images of any size are accepted: resized by the rule `{spec.resize}`, "
+            f"transparency laid on grey level {spec.fill}."
+        )
+    moved = "moved and scaled into the unit sphere" if spec.normalization == "unit_sphere" else "in their own units"
+    return (
+        f"Clouds and meshes of any size are accepted: meshes sampled on their surface,\n"
+        f"{spec.points} points taken (`{spec.sampling}`), {moved}.\n"
+        f"Reconstructions are {manifest.reconstruction_shape[0]} points in that frame."
+    )
 
 
 def _table(metrics: dict[str, Any]) -> str:

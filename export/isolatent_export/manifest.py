@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 
 SCHEMA_VERSION = 1
 
@@ -39,7 +39,42 @@ class ImageInput(Facts):
         return self.height, self.width, self.channels
 
 
-InputSpec = Annotated[ImageInput, Field()]
+class PointCloudInput(Facts):
+    """What one point cloud must become before the encoder: float32 points (points, 3), normalised.
+
+    Normalised in float64 before they become float32: scans in national grids have coordinates of several million.
+    """
+
+    modality: Literal["point_cloud"] = "point_cloud"
+    points: int = Field(ge=8, le=65_536)
+    """P: larger clouds are sampled down to it, meshes are sampled on their surface, smaller clouds repeat points."""
+    normalization: Literal["unit_sphere", "principal", "none"] = "unit_sphere"
+    """unit_sphere: the mean of the P points moves to the origin and the farthest of them to distance 1. principal: the
+    same, and the cloud is turned so that its variance falls from x to z and its skewness along each axis is positive:
+    for objects in arbitrary poses. An object and its mirror image then become the same."""
+    sampling: Literal["random", "farthest"] = "random"
+    """How a larger cloud is sampled down: uniformly, or each point the one farthest from those chosen before. Either
+    way the same input gives the same points."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape (P, 3) of one decoded item."""
+        return self.points, 3
+
+
+InputSpec = Annotated[ImageInput | PointCloudInput, Field(discriminator="modality")]
+
+
+def input_spec(facts: Any) -> InputSpec:
+    """The input specification that JSON-ready `facts` state. Raises pydantic's ValidationError."""
+    spec: InputSpec = TypeAdapter(InputSpec).validate_python(facts)
+    return spec
+
+
+ReconstructionError = Literal[
+    "mean squared error per pixel, pixels in 0..1",
+    "Chamfer distance: mean squared distance to the nearest point, both directions summed, normalised points",
+]
 
 
 class LatentGroup(Facts):
@@ -113,12 +148,14 @@ class Manifest(Facts):
     name: str = Field(pattern=NAME_PATTERN)
     version: str = Field(pattern=NAME_PATTERN)
     created: AwareDatetime
-    modality: Literal["image"]
+    modality: Literal["image", "point_cloud"]
     family: str
     objective: Objective
     input: InputSpec
     latent: Latent
-    reconstruction_error: Literal["mean squared error per pixel, pixels in 0..1"]
+    reconstruction_shape: tuple[int, ...]
+    """Shape of one reconstruction: (H, W, C) pixels in 0..1, or (P', 3) points in the frame of the decoded input."""
+    reconstruction_error: ReconstructionError
     transforms: tuple[dict[str, JsonValue], ...]
     """The semantics-preserving transformations the model was trained with, as configured."""
     training: Training

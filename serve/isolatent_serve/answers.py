@@ -1,4 +1,4 @@
-"""Results as responses: JSON, safetensors, or one PNG. The numbers are the same bits in each."""
+"""Results as responses: JSON, safetensors, npy, one PNG or one PLY. The numbers are the same bits in each but PNG."""
 
 from __future__ import annotations
 
@@ -21,8 +21,14 @@ from isolatent_serve.results import Result
 
 JSON = "application/json"
 SAFETENSORS = "application/x-safetensors"
+NPY = "application/x-npy"
 PNG = "image/png"
+PLY = "model/ply"
 
+WHOLE = frozenset({NPY, PNG, PLY})
+"""Formats with no place for the errors of items: all inputs must be good."""
+
+_FILES = {"image": PNG, "point_cloud": PLY}
 
 _INLINE_BYTES = 64 * 2**10
 
@@ -42,9 +48,11 @@ class Answer:
         return sum(tensor.nbytes for tensor in self.result.tensors.values()) > _INLINE_BYTES
 
 
-def offers(output: Output, count: int) -> tuple[str, ...]:
+def offers(output: Output, modality: str, count: int) -> tuple[str, ...]:
     """Media types in which `count` results of `output` can be had, the default first."""
-    return (JSON, SAFETENSORS, PNG) if output.picture and count == 1 else (JSON, SAFETENSORS)
+    arrays = (NPY,) if output.array else ()
+    files = (_FILES[modality],) if output.is_like_input and count == 1 else ()
+    return JSON, SAFETENSORS, *arrays, *files
 
 
 def write(answer: Answer, media_type: str) -> Response:
@@ -73,7 +81,7 @@ def _item(answer: Answer, index: int) -> dict[str, Any]:
     item: dict[str, Any] = {"object": answer.output.kind, "index": index}
     for name, tensor in answer.result.tensors.items():
         item[name] = _value(tensor[index], answer.options.encoding_format)
-        if tensor.ndim > 2:  # (N, H, W, C): base64 needs the shape to be read
+        if tensor.ndim > 2:  # (N, H, W, C) or (N, P', 3): base64 needs the shape to be read
             item["shape"] = tensor.shape[1:]
     return item
 
@@ -93,12 +101,35 @@ def _safetensors(answer: Answer) -> bytes:
     return save({name: np.ascontiguousarray(tensor) for name, tensor in result.tensors.items()}, facts)
 
 
+def _array(answer: Answer) -> Array:
+    assert answer.output.array is not None
+    return np.ascontiguousarray(answer.result.tensors[answer.output.array], "<f4")
+
+
+def _npy(answer: Answer) -> bytes:
+    file = io.BytesIO()
+    np.save(file, _array(answer), allow_pickle=False)
+    return file.getvalue()
+
+
+def _ply(answer: Answer) -> bytes:
+    points = _array(answer)[0]  # (P', 3)
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(points)}"]
+    header += [f"property float {axis}" for axis in "xyz"] + ["end_header", ""]
+    return b"".join(["\n".join(header).encode(), points.tobytes()])
+
+
 def _png(answer: Answer) -> bytes:
-    assert answer.output.picture is not None
-    pixels = np.rint(answer.result.tensors[answer.output.picture][0].clip(0, 1) * 255).astype(np.uint8)  # (H, W, C)
+    pixels = np.rint(_array(answer)[0].clip(0, 1) * 255).astype(np.uint8)  # (H, W, C)
     file = io.BytesIO()
     Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG")
     return file.getvalue()
 
 
-_WRITERS: dict[str, Callable[[Answer], bytes]] = {JSON: _json, SAFETENSORS: _safetensors, PNG: _png}
+_WRITERS: dict[str, Callable[[Answer], bytes]] = {
+    JSON: _json,
+    SAFETENSORS: _safetensors,
+    NPY: _npy,
+    PNG: _png,
+    PLY: _ply,
+}

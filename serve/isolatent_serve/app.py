@@ -50,7 +50,7 @@ def create_app(settings: Settings, bundles: Iterable[Bundle], *, on_failure: OnF
     app = App(
         title="isolatent",
         version=__version__,
-        summary="Posteriors, embeddings and reconstructions of images",
+        summary="Posteriors, embeddings and reconstructions of images and point clouds",
         lifespan=lifespan,
         redirect_slashes=False,
     )

@@ -19,7 +19,17 @@ from isolatent_serve.inputs import Bulk, Files, Inputs, Json
 from isolatent_serve.problems import Problem
 from isolatent_serve.settings import RequestLimits
 
-MEDIA_TYPES = ("multipart/form-data", "image/*", "application/octet-stream", "application/json", "application/x-npy")
+MEDIA_TYPES = (
+    "multipart/form-data",
+    "image/*",
+    "model/*",
+    "text/plain",
+    "application/octet-stream",
+    "application/json",
+    "application/x-npy",
+)
+
+_FAMILIES = ("image/", "model/")
 
 _INLINE_BYTES = 16 * 2**10  # parsing this much costs less than handing it to another thread
 
@@ -42,7 +52,7 @@ def reader(request: Request) -> Reader:
     if coding.lower() != "identity":
         raise Problem("unsupported_media_type", f"Content-Encoding {coding!r}: send the body uncompressed")
     media_type = _media_type(request)
-    found = _READERS.get("image/*" if media_type.startswith("image/") else media_type)
+    found = _read_file if media_type.startswith(_FAMILIES) else _READERS.get(media_type)
     if found is None:
         got = f"Content-Type {media_type!r}" if media_type else "no Content-Type"
         raise Problem("unsupported_media_type", f"{got}: send one of {', '.join(MEDIA_TYPES)}")
@@ -122,7 +132,7 @@ def _read_multipart(body: bytes, content_type: str, limits: Limits) -> Body:
 
 _READERS: dict[str, Reader] = {
     "multipart/form-data": _read_multipart,
-    "image/*": _read_file,
+    "text/plain": _read_file,
     "application/octet-stream": _read_file,
     "application/json": _read_json,
     "application/x-npy": _read_bulk,

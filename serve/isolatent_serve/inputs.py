@@ -15,8 +15,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from isolatent_export.inputs import InputError, Limits, decode_batch, decode_item, decode_numbers
-from isolatent_export.manifest import ImageInput
+from isolatent_export.inputs import InputError, Limits, decode_batch, decode_item, decode_numbers, is_item
+from isolatent_export.manifest import InputSpec
+from isolatent_serve.isolation import needs_process
 
 Array = NDArray[Any]
 Item = bytes | str | list[Any]
@@ -25,6 +26,8 @@ Item = bytes | str | list[Any]
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _DATA_URL = re.compile(r"data:[^,]{0,256};base64,", re.IGNORECASE)
 _DEEPEST = 4  # (N, H, W, C)
+_NUMBERS = {"image": "whole numbers 0..255 as (height, width, channels)", "point_cloud": "numbers as (points, 3)"}
+_DTYPES = {"image": np.uint8, "point_cloud": np.float32}
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Items:
 class Inputs(Protocol):
     """What a body carries."""
 
-    def items(self, spec: ImageInput, limits: Limits) -> Items:
+    def items(self, spec: InputSpec, limits: Limits) -> Items:
         """The inputs one by one. Raises InputError for what is wrong with all of them together."""
 
 
@@ -53,7 +56,7 @@ class Files:
     files: list[bytes]
     single: bool = False
 
-    def items(self, _spec: ImageInput, _limits: Limits) -> Items:
+    def items(self, _spec: InputSpec, _limits: Limits) -> Items:
         """One item per file; multipart.py has counted them."""
         return Items(self.files, self.single)
 
@@ -64,8 +67,8 @@ class Bulk:
 
     data: bytes
 
-    def items(self, spec: ImageInput, limits: Limits) -> Items:
-        """All items as one array (N, H, W, C)."""
+    def items(self, spec: InputSpec, limits: Limits) -> Items:
+        """All items as one array (N, H, W, C) or (N, P, 3)."""
         return Items(decode_batch(self.data, spec, limits))
 
 
@@ -75,13 +78,13 @@ class Json:
 
     value: Any
 
-    def items(self, spec: ImageInput, limits: Limits) -> Items:
+    def items(self, spec: InputSpec, limits: Limits) -> Items:
         """Tell one item from a list of items: a list is one item when nothing in it looks like an item."""
         if not isinstance(self.value, list):
             return Items([self.value], single=True)
         if not self.value:
             raise InputError("empty_input", "a list of 0 inputs; send at least one")
-        if not any(isinstance(entry, str) or _shape(entry) in _item_shapes(spec) for entry in self.value):
+        if not any(isinstance(entry, str) or is_item(_shape(entry), spec) for entry in self.value):
             return Items([self.value], single=True)
         if len(self.value) > limits.items:
             count = len(self.value)
@@ -89,14 +92,17 @@ class Json:
         return Items(self.value)
 
 
-def decode(item: Item | Any, spec: ImageInput, limits: Limits) -> Array:
-    """One item as the array of shape `spec.shape`. Raises InputError with the reason and the remedy."""
-    if isinstance(item, bytes):
-        return decode_item(item, spec, limits)
-    if isinstance(item, str):
-        return decode_item(_from_text(item, limits), spec, limits)
+def decode(item: Item | Any, spec: InputSpec, limits: Limits) -> Array | bytes:
+    """One item as the array of shape `spec.shape`, or as the file that must be parsed in a process of its own.
+
+    Raises InputError with the reason and the remedy.
+    """
     if isinstance(item, list):
         return _from_numbers(item, spec, limits)
+    if isinstance(item, str):
+        item = _from_text(item, limits)
+    if isinstance(item, bytes):
+        return item if needs_process(item, spec, limits) else decode_item(item, spec, limits)
     raise InputError("undecodable", f"a JSON {_json_type(item)}; send a data URL, a base64 string or nested numbers")
 
 
@@ -119,10 +125,10 @@ def _from_text(text: str, limits: Limits) -> bytes:
         raise InputError("undecodable", "neither a data URL nor base64 (RFC 4648 section 4, padded)") from None
 
 
-def _from_numbers(numbers: list[Any], spec: ImageInput, limits: Limits) -> Array:
+def _from_numbers(numbers: list[Any], spec: InputSpec, limits: Limits) -> Array:
     decoded = decode_numbers(numbers, spec, limits) if _only_numbers(numbers) else None
     if decoded is None:
-        raise InputError("undecodable", f"not a rectangular list of numbers; send whole numbers 0..255 as {spec.shape}")
+        raise InputError("undecodable", f"not a rectangular list of numbers; send {_NUMBERS[spec.modality]}")
     if len(decoded) != 1:
         raise InputError("wrong_shape", f"{len(decoded)} items where one belongs; put them into `input` one by one")
     return decoded[0]
@@ -151,14 +157,10 @@ def _shape(nest: Any) -> tuple[int, ...]:
     return shape
 
 
-def _item_shapes(spec: ImageInput) -> set[tuple[int, ...]]:
-    return {spec.shape, spec.shape[:2]} if spec.channels == 1 else {spec.shape}
-
-
 def _json_type(value: Any) -> str:
     return {dict: "object", bool: "boolean", type(None): "null"}.get(type(value), "number")
 
 
-def empty(spec: ImageInput) -> Array:
-    """No items at all: shape (0, H, W, C)."""
-    return np.empty((0, *spec.shape), np.uint8)
+def empty(spec: InputSpec) -> Array:
+    """No items at all: shape (0, H, W, C) uint8 or (0, P, 3) float32."""
+    return np.empty((0, *spec.shape), _DTYPES[spec.modality])

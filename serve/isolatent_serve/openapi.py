@@ -11,7 +11,11 @@ from isolatent_serve.outputs import Output
 from isolatent_serve.schemas import ProblemDetails
 
 _BINARY = {"type": "string", "format": "binary"}
-_NUMBERS = {"type": "array", "items": {}, "description": "whole numbers 0..255 as (H, W) or (H, W, C)"}
+_NUMBERS = {
+    "type": "array",
+    "items": {},
+    "description": "an image: whole numbers 0..255 as (H, W) or (H, W, C); a point cloud: numbers as (M, 3)",
+}
 _ITEM = {"anyOf": [{"type": "string", "description": "data URL or base64 of a file"}, _NUMBERS]}
 _PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
 
@@ -35,8 +39,11 @@ def inference(output: Output, model: type[BaseModel]) -> dict[str, Any]:
     options = {name: _OPTIONS[name] for name in names}
     parameters = [{"name": name, "in": "query", "required": False, "schema": options[name]} for name in names]
     content: dict[str, Any] = {answers.SAFETENSORS: {"schema": _BINARY}}
-    if output.picture:
-        content[answers.PNG] = {"schema": _BINARY}
+    if output.array:
+        content[answers.NPY] = {"schema": {**_BINARY, "description": "when all inputs are good"}}
+    if output.is_like_input:
+        content[answers.PNG] = {"schema": {**_BINARY, "description": "one image"}}
+        content[answers.PLY] = {"schema": {**_BINARY, "description": "one point cloud, binary little-endian PLY"}}
     return {
         "responses": {200: {"model": model, "content": content}, "default": _problem()},
         "openapi_extra": {"parameters": parameters, "requestBody": _request_body(options)},
@@ -74,8 +81,8 @@ def _request_body(options: dict[str, dict[str, Any]]) -> dict[str, Any]:
         "additionalProperties": False,
         "properties": {"input": {"type": "array", "items": _BINARY}, **options},
     }
-    file = {"schema": {**_BINARY, "description": "one image file, or an npy file of one item"}}
-    bulk = {**_BINARY, "description": "npy file of uint8 (N, H, W[, C])"}
+    file = {"schema": {**_BINARY, "description": "one image or point cloud file, or an npy file of one item"}}
+    bulk = {**_BINARY, "description": "npy file of uint8 (N, H, W[, C]) or float32 (N, M, 3)"}
     return {
         "required": True,
         "content": {
@@ -89,6 +96,8 @@ def _request_body(options: dict[str, dict[str, Any]]) -> dict[str, Any]:
             },
             "multipart/form-data": {"schema": form_schema},
             "image/*": file,
+            "model/*": file,
+            "text/plain": file,
             "application/octet-stream": file,
             "application/x-npy": {"schema": bulk},
         },

@@ -19,15 +19,18 @@ Tensors = dict[str, Array]
 """Name -> float32 array whose first axis counts the items."""
 Shapes = dict[str, tuple[int, ...]]
 
+_STRIP = 2**17
+"""Distances in hand at a time: 1 MiB, which stays in the cache."""
+
 
 class Graphs(Protocol):
     """The encoder and the decoder of one model."""
 
     def encode(self, inputs: Array, /) -> tuple[Array, Array]:
-        """Items (N, H, W, C) -> mean, log-variance (N, d)."""
+        """Items (N, H, W, C) or (N, P, 3) -> mean, log-variance (N, d)."""
 
     def decode(self, latents: Array, /) -> Array:
-        """Latents (N, d) -> reconstructions (N, H, W, C)."""
+        """Latents (N, d) -> reconstructions (N, H, W, C) or (N, P', 3)."""
 
 
 Compute = Callable[[Graphs, Array], Tensors]
@@ -42,8 +45,10 @@ class Output:
     shapes: Callable[[Manifest], Shapes]
     options: frozenset[str] = frozenset()
     usage: dict[str, int] = field(default_factory=dict)
-    picture: str | None = None
-    """The tensor that `Accept: image/png` returns, if any."""
+    array: str | None = None
+    """The tensor that formats of one tensor carry, if any."""
+    is_like_input: bool = False
+    """Whether one row of `array` can be written to a file of the input's kind: a picture or a cloud."""
 
 
 def posterior(graphs: Graphs, items: Array) -> Tensors:
@@ -62,13 +67,42 @@ def embedding(graphs: Graphs, items: Array) -> Tensors:
 
 
 def reconstruction(graphs: Graphs, items: Array) -> Tensors:
-    """The decoder's pixels in 0..1 for the posterior mean (N, H, W, C), and the mean squared error per pixel (N,)."""
+    """The decoder's pixels in 0..1 (N, H, W, C), or points (N, P', 3), for the posterior mean, and the error (N,).
+
+    Of pixels the mean squared error, of points the Chamfer distance.
+    """
     mean, _ = graphs.encode(items)
-    pixels = graphs.decode(mean)
-    difference = items.astype(np.float32) / np.float32(255) - pixels
+    rebuilt = graphs.decode(mean)
     with np.errstate(over="ignore", invalid="ignore"):
-        error = np.mean(difference**2, axis=tuple(range(1, difference.ndim)), dtype=np.float32)
-    return {"reconstruction": pixels, "error": np.asarray(error)}
+        error = _pixel_error(items, rebuilt) if items.ndim == 4 else _point_error(items, rebuilt)
+    return {"reconstruction": rebuilt, "error": error}
+
+
+def _pixel_error(items: Array, rebuilt: Array) -> Array:
+    difference = items.astype(np.float32) / np.float32(255) - rebuilt
+    return np.asarray(np.mean(difference**2, axis=(1, 2, 3), dtype=np.float32))
+
+
+def _point_error(items: Array, rebuilt: Array) -> Array:
+    return np.array([chamfer(*pair) for pair in zip(items, rebuilt, strict=True)], np.float32)
+
+
+def chamfer(points: Array, others: Array) -> float:
+    """Mean squared distance to the nearest point of the other cloud, both directions summed; (P, 3), (P', 3).
+
+    In float64 and in strips of bounded memory: |p - q|^2 = |p|^2 - 2 p.q + |q|^2 as one matrix product.
+    """
+    centre = points.mean(axis=0, dtype=np.float64)
+    p, q = points - centre, others - centre
+    left = np.column_stack([-2 * p, (p**2).sum(axis=1), np.ones(len(p))])
+    right = np.ascontiguousarray(np.column_stack([q, np.ones(len(q)), (q**2).sum(axis=1)]).T)
+    there, back = np.empty(len(p)), np.full(len(q), np.inf)
+    rows = max(1, _STRIP // len(q))
+    for start in range(0, len(p), rows):
+        distances = left[start : start + rows] @ right  # (rows, P')
+        there[start : start + rows] = distances.min(axis=1)
+        np.minimum(back, distances.min(axis=0), out=back)
+    return float(there.clip(0).mean() + back.clip(0).mean())  # rounding makes some of the zeros negative
 
 
 POSTERIORS = Output(
@@ -81,6 +115,7 @@ EMBEDDINGS = Output(
     kind="embedding",
     compute=embedding,
     shapes=lambda manifest: {"embedding": (manifest.latent.size,)},
+    array="embedding",
     # What OpenAI's clients send and expect.
     options=frozenset({"dimensions", "user"}),
     usage={"prompt_tokens": 0, "total_tokens": 0},
@@ -89,6 +124,7 @@ EMBEDDINGS = Output(
 RECONSTRUCTIONS = Output(
     kind="reconstruction",
     compute=reconstruction,
-    shapes=lambda manifest: {"reconstruction": manifest.input.shape, "error": ()},
-    picture="reconstruction",
+    shapes=lambda manifest: {"reconstruction": manifest.reconstruction_shape, "error": ()},
+    array="reconstruction",
+    is_like_input=True,
 )

@@ -35,18 +35,27 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "request_too_large": (413, "The request body is too large"),
     "too_many_bytes": (413, "An input has too many bytes"),
     "too_many_pixels": (413, "An input has too many pixels"),
+    "too_many_points": (413, "An input has too many points"),
     "too_many_items": (413, "The request has too many inputs"),
     "unsupported_media_type": (415, "The body has a type this service does not read"),
     "undecodable": (422, "An input cannot be decoded"),
     "wrong_shape": (422, "An input has the wrong shape"),
     "wrong_dtype": (422, "An input has the wrong number type"),
     "empty_input": (422, "An input is empty"),
+    "degenerate": (422, "An input has no extent"),
+    "non_finite": (422, "An input has coordinates that are no finite numbers"),
+    "parser_crashed": (422, "The reader of an input failed"),
+    "parser_timeout": (422, "An input takes too long to read"),
+    "parser_memory": (422, "An input takes too much memory to read"),
     "non_finite_output": (422, "The model has no finite answer for an input"),
     "internal": (500, "The service failed"),
     "not_ready": (503, "The service is starting"),
     "deadline": (504, "The deadline passed"),
 }
 """Stable code -> HTTP status and title."""
+
+OF_INPUTS = frozenset(code for code, (status, _) in PROBLEMS.items() if status in (413, 422))
+"""What can be wrong with the content of one input."""
 
 LISTED_ERRORS = 20
 """Bad items named in one answer; more would only make it long."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,22 @@ from isolatent_export import Bundle, BundleError, Manifest
 from isolatent_export.runtime import Device, OnnxRuntime
 from isolatent_export.verify import load_verified
 from isolatent_serve.engine import CHUNK, Engine
+from isolatent_serve.parser import POINT_CLOUD_READERS
 from isolatent_serve.problems import Problem
 
 RETRY_SECONDS = 1
+
+_PUBLIC = (
+    "input",
+    "latent",
+    "reconstruction_shape",
+    "reconstruction_error",
+    "objective",
+    "family",
+    "metrics",
+    "transforms",
+)
+"""Members of the manifest that clients are told."""
 
 
 class Model:
@@ -49,7 +63,7 @@ class Model:
             "modality": self.manifest.modality,
             "provider": self.engine.provider,
             "ready": self.engine.ready,
-            **{name: facts[name] for name in ("input", "latent", "objective", "family", "metrics", "transforms")},
+            **{name: facts[name] for name in _PUBLIC},
         }
 
 
@@ -57,9 +71,10 @@ class Registry:
     """The served models in the order in which they were named."""
 
     def __init__(self, bundles: Iterable[Bundle]) -> None:
-        """Raises BundleError when two bundles have one name."""
+        """Raises BundleError when two bundles have one name, or the files that one takes cannot be read."""
         self._models: dict[str, Model] = {}
         for bundle in bundles:
+            _require_readers(bundle)
             name = bundle.manifest.name
             if name in self._models:
                 raise BundleError(
@@ -93,9 +108,19 @@ def not_ready(detail: str) -> Problem:
     return Problem("not_ready", detail, headers={"Retry-After": str(RETRY_SECONDS)})
 
 
+def _require_readers(bundle: Bundle) -> None:
+    missing = [name for name in POINT_CLOUD_READERS if find_spec(name) is None]
+    if bundle.manifest.modality == "point_cloud" and missing:
+        raise BundleError(
+            f"{bundle.path} takes point clouds, which need {', '.join(missing)}; "
+            'run: pip install "isolatent[clouds,serve]"'
+        )
+
+
 def _load(bundle: Bundle, device: Device, threads: int) -> OnnxRuntime:
     runtime = load_verified(bundle, device=device, threads=threads)
+    one = bundle.golden().input[:1]
     for count in (1, CHUNK):  # the first run at a size allocates its memory
-        mean, _ = runtime.encode(np.zeros((count, *bundle.manifest.input.shape), np.uint8))
+        mean, _ = runtime.encode(np.repeat(one, count, axis=0))
         runtime.decode(mean)
     return runtime

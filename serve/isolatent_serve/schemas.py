@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from isolatent_export.manifest import ImageInput, Latent, Objective
+from isolatent_export.manifest import InputSpec, Latent, Objective, ReconstructionError
 
 Vector = list[float] | str
 """Numbers, or with encoding_format=base64 the little-endian float32 bytes of them."""
@@ -48,9 +48,11 @@ class Reconstruction(_Closed):
 
     object: Literal["reconstruction"]
     index: int
-    reconstruction: list[list[list[float]]] | str = Field(description="(H, W, C), 0..1", examples=[[[[0.0], [0.98]]]])
-    shape: tuple[int, int, int] = Field(examples=[[1, 2, 1]])
-    error: float = Field(description="mean squared error per pixel", examples=[0.01])
+    reconstruction: list[list[list[float]]] | list[list[float]] | str = Field(
+        description="pixels (H, W, C) in 0..1, or points (P', 3)", examples=[[[[0.0], [0.98]]]]
+    )
+    shape: tuple[int, int, int] | tuple[int, int] = Field(examples=[[1, 2, 1]])
+    error: float = Field(description="what it is says the model's reconstruction_error", examples=[0.01])
 
 
 class Usage(_Closed):
@@ -101,13 +103,15 @@ class ModelFacts(_Closed):
     created: int = Field(description="unix seconds")
     owned_by: Literal["isolatent"]
     version: str
-    modality: Literal["image"]
+    modality: Literal["image", "point_cloud"]
     provider: str | None = Field(
         description="ONNX Runtime's execution provider in use; null until ready", examples=["CPUExecutionProvider"]
     )
     ready: bool
-    input: ImageInput
+    input: InputSpec
     latent: Latent
+    reconstruction_shape: tuple[int, ...] = Field(examples=[[28, 28, 1]])
+    reconstruction_error: ReconstructionError
     objective: Objective
     family: str
     metrics: dict[str, Any]

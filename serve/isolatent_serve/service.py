@@ -11,6 +11,7 @@ from starlette.requests import Request
 
 from isolatent_export import Bundle
 from isolatent_serve.decoding import Decoder
+from isolatent_serve.parsing import Parsers
 from isolatent_serve.registry import Registry, not_ready
 from isolatent_serve.settings import Settings
 
@@ -21,19 +22,24 @@ OnFailure = Callable[[Exception], None]
 
 
 class Service:
-    """Settings, models and decoding threads of one app."""
+    """Settings, models, decoding threads and parser processes of one app."""
 
     def __init__(self, settings: Settings, bundles: Iterable[Bundle], on_failure: OnFailure) -> None:
         """Raises BundleError for bundles that cannot be served together."""
         self.settings = settings
         self.models = Registry(bundles)
-        self.decoder = Decoder(settings.limits.inputs)
+        limits, modalities = settings.limits, {model.manifest.modality for model in self.models}
+        self.parsers = Parsers(settings.parsers, limits.parse_seconds, limits.parse_megabytes, sorted(modalities))
+        self.decoder = Decoder(limits.inputs, self.parsers)
         self._on_failure = on_failure
         self._failure: Exception | None = None
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Make the models ready in the background while requests are already answered; stop all threads at the end."""
+        """Make the models ready in the background while requests are already answered.
+
+        Stops all threads and processes at the end.
+        """
         starting = asyncio.create_task(self._start())
         try:
             yield
@@ -43,6 +49,7 @@ class Service:
                 await starting
             await asyncio.gather(*(model.engine.close() for model in self.models))
             self.decoder.close()
+            await self.parsers.close()
 
     def require_ready(self) -> None:
         """Raise Problem `not_ready` until every model may be served."""
@@ -51,12 +58,16 @@ class Service:
         if not self.models.ready:
             waiting = ", ".join(model.manifest.name for model in self.models if not model.engine.ready)
             raise not_ready(f"being verified: {waiting}; try again soon")
+        if not self.parsers.ready:
+            raise not_ready("the processes that read files are starting; try again soon")
 
     async def _start(self) -> None:
         try:
+            self.parsers.launch()  # its imports go on beside the loading of the models
             for model in self.models:
                 await model.start(self.settings.device, self.settings.threads)
                 log.info("model %s is ready on %s", model.manifest.name, model.engine.provider)
+            await self.parsers.start()
         except Exception as error:
             self._failure = error
             self._on_failure(error)

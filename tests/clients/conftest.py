@@ -41,6 +41,18 @@ def two_models_url(bundle_path: Path, colour_bundle_path: Path) -> Iterator[str]
     yield from _serve(bundle_path, colour_bundle_path)
 
 
+@pytest.fixture(scope="session")
+def cloud_url(cloud_bundle_path: Path) -> Iterator[str]:
+    """A service with the model `tiny-cloud` only."""
+    yield from _serve(cloud_bundle_path)
+
+
+@pytest.fixture(scope="session")
+def mixed_url(bundle_path: Path, cloud_bundle_path: Path) -> Iterator[str]:
+    """A service with `tiny`, which takes images, and `tiny-cloud`, which takes point clouds."""
+    yield from _serve(bundle_path, cloud_bundle_path)
+
+
 def _serve(*bundles: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "isolatent", "serve", *map(str, bundles), "--port", "0", "--device", "cpu"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:

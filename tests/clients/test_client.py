@@ -130,7 +130,7 @@ def test_a_batch_size_below_one_is_refused(client: Client) -> None:
 def test_several_inputs_are_no_single_one(client: Client, pixels: Pixels) -> None:
     with pytest.raises(InputError, match=r"use posteriors\(\)"):
         client.posterior(pixels)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="a list of several inputs"):
+    with pytest.raises(InputError, match="a list of several inputs; use one call for each"):
         client.reconstruct([pixels[0]])  # type: ignore[arg-type]
 
 
@@ -147,7 +147,7 @@ def test_a_reconstruction_as_png_shows_the_same_picture(two_models_url: str, tmp
     Image.effect_noise((40, 30), 80).convert("RGB").save(tmp_path / "noise.png")
     with Client(two_models_url) as client:
         picture = client.reconstruct(tmp_path / "noise.png", "tiny-colour")
-        png = client.reconstruct_png(tmp_path / "noise.png", "tiny-colour")
+        png = client.reconstruct_file(tmp_path / "noise.png", "png", "tiny-colour")
     shown = np.asarray(Image.open(io.BytesIO(png)))
     assert shown.shape == picture.shape == (12, 20, 3)
     np.testing.assert_allclose(shown / 255, picture, atol=0.5001 / 255)

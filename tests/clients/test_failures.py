@@ -28,6 +28,7 @@ from isolatent import (
     UnprocessableInputError,
 )
 from isolatent._errors import status_error
+from isolatent.cli import main
 
 if TYPE_CHECKING:
     from conftest import StandIn
@@ -149,7 +150,7 @@ def test_something_that_is_no_http_is_a_connection_error(stand_in: StandIn) -> N
         (b"", {}, "the content is of no type"),
         (b"garbage", SAFETENSORS, "the tensors cannot be read"),
         (save({"mean": np.ones((1, 2), np.float32)}), SAFETENSORS, "the tensor 'embedding' is missing"),
-        (embedding(2), SAFETENSORS, r"embedding \(2, 2\), expected 1 rows"),
+        (embedding(2), SAFETENSORS, r"embedding \(2, 2\), expected 1 rows and 2 axes"),
         (b"not compressed", SAFETENSORS | {"content_encoding": "gzip"}, "the answer cannot be read"),
     ],
 )
@@ -160,6 +161,36 @@ def test_an_answer_that_is_not_as_promised_is_named(
     with Client(stand_in.url) as client, pytest.raises(APIResponseError, match=reason):
         client.embed(b"png")
     assert len(stand_in.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "media_type", "reason"),
+    [
+        (b"ply\n", "text/plain", "the content is text/plain, expected model/ply"),
+        (b"solid", "model/ply", "the content is no file of model/ply"),
+    ],
+)
+def test_a_file_that_is_not_as_promised_is_named(stand_in: StandIn, body: bytes, media_type: str, reason: str) -> None:
+    stand_in.reply(200, body, content_type=media_type)
+    with Client(stand_in.url) as client, pytest.raises(APIResponseError, match=reason):
+        client.reconstruct_file(b"ply", "ply")
+    assert stand_in.requests[0][1]["Accept"] == "model/ply"
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 3), (1, 4, 4, 1)])
+def test_reconstructions_are_points_or_pixels(stand_in: StandIn, shape: tuple[int, ...]) -> None:
+    expected = np.random.default_rng(0).random(shape, np.float32)
+    stand_in.reply(200, save({"reconstruction": expected, "error": np.ones(1, np.float32)}), **SAFETENSORS)
+    with Client(stand_in.url) as client:
+        assert np.array_equal(client.reconstruct(b"any"), expected[0])
+
+
+def test_a_model_may_have_no_provider_yet(stand_in: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
+    facts = {"id": "m", "version": "1", "modality": "image", "provider": None, "ready": False, "input": {}}
+    body = json.dumps({"data": [facts | {"latent": {"size": 8}}]}).encode()
+    stand_in.reply(200, body, content_type="application/json")
+    assert main(["models", "--url", stand_in.url]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split() == ["m", "1", "image", "8", "-", "no"]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,18 @@ import sys
 
 import isolatent
 
-HEAVY = ("torch", "fastapi", "starlette", "PIL", "open3d", "pydantic", "safetensors", "onnxruntime", "isolatent_export")
+HEAVY = (
+    "torch",
+    "fastapi",
+    "starlette",
+    "PIL",
+    "open3d",
+    "trimesh",
+    "pydantic",
+    "safetensors",
+    "onnxruntime",
+    "isolatent_export",
+)
 
 
 def run(code: str) -> str:

@@ -89,7 +89,7 @@ def test_a_list_is_many_whatever_is_in_it() -> None:
     assert not is_one(path for path in ["a.png"])
 
 
-@pytest.mark.parametrize("one", ["a.png", Path("a.png"), b"png", io.BytesIO(b"png"), Image.new("L", (2, 2))])
+@pytest.mark.parametrize("one", ["a.png", Path("a.png"), b"png", io.BytesIO(b"png"), Image.new("L", (2, 2)), {"a": 1}])
 def test_things_that_could_be_iterated_are_one_input(one: object) -> None:
     assert is_one(one)
 
@@ -97,10 +97,10 @@ def test_things_that_could_be_iterated_are_one_input(one: object) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (np.zeros((4, 4)), r"array \(4, 4\) of float64, expected uint8 .*array \* 255"),
+        (np.zeros((4, 4)), r"array \(4, 4\) of float64, expected the points .* a picture is uint8: .*array \* 255"),
         (np.zeros((4, 4), bool), r"astype\(numpy.uint8\) \* 255"),
-        (np.zeros((4, 4), np.int64), r"values in 0..255 with array.astype"),
-        (np.zeros((4, 4), object), "allowed are a path"),
+        (np.zeros((4, 4), np.int64), r"pixels with array.astype\(numpy.uint8\), coord"),
+        (np.zeros((4, 4), object), "several inputs as a list"),
         (np.zeros(4, np.uint8), r"expected one picture \(height, width\)"),
         (np.zeros((0, 4), np.uint8), r"array \(0, 4\)"),
         ("no-such.png", "no file 'no-such.png'; a text is taken as a path"),
@@ -112,6 +112,7 @@ def test_things_that_could_be_iterated_are_one_input(one: object) -> None:
         (io.BytesIO(), "0 bytes"),
         (io.StringIO("text"), 'open as text; open it with open\\(path, "rb"\\)'),
         (3, "is a int; allowed are a path"),
+        ({"points": np.zeros((8, 3))}, "is a dict; pass what is in it"),
         (None, "is a NoneType; allowed"),
     ],
 )

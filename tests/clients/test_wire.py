@@ -28,6 +28,22 @@ def test_arrays_of_one_shape_travel_as_one_array(shape: tuple[int, ...]) -> None
     assert np.array_equal(np.load(io.BytesIO(call.content)), [picture(*shape), picture(*shape) + 1])
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_clouds_of_one_size_travel_as_one_array_in_their_own_precision(dtype: type) -> None:
+    clouds = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(dtype)
+    call = _wire.embeddings(list(to_items(clouds)), None)
+    assert call.content is not None
+    sent = np.load(io.BytesIO(call.content))
+    assert (sent.dtype, sent.tolist()) == (dtype, clouds.tolist())
+
+
+def test_arrays_that_differ_in_size_or_dtype_travel_as_a_form() -> None:
+    small, large, precise = np.zeros((4, 3), np.float32), np.zeros((5, 3), np.float32), np.zeros((4, 3))
+    for pair in ((small, large), (small, precise), (small, picture(4, 3))):
+        call = _wire.posteriors(items(*pair), None)
+        assert [np.load(io.BytesIO(file)).dtype for _, (_, file, _) in call.parts] == [each.dtype for each in pair]
+
+
 def test_an_array_in_any_memory_order_is_sent_in_c_order() -> None:
     odd = np.asfortranarray(picture(2, 6))[:, ::2]
     many, one = _wire.posteriors(items(odd, odd), None), _wire.posteriors(items(odd), None)

@@ -21,6 +21,7 @@ from PIL import Image
 
 from isolatent_export import Bundle
 from isolatent_serve import Settings, create_app
+from serve_support import wait_until_ready
 
 Array = np.ndarray[Any, Any]
 
@@ -33,20 +34,11 @@ class Server:
     pid: int
 
 
-def wait_until_ready(url: str) -> None:
-    for _ in range(600):
-        with contextlib.suppress(httpx2.TransportError):
-            if httpx2.get(f"{url}/readyz").status_code == 200:
-                return
-        time.sleep(0.1)
-    raise AssertionError(f"{url} did not become ready")
-
-
 @pytest.fixture(scope="session")
-def server(bundle_path: Path, colour_bundle_path: Path) -> Iterator[Server]:
-    """`isolatent serve` with the models `tiny` and `tiny-colour`, warnings being errors."""
+def server(bundle_path: Path, colour_bundle_path: Path, cloud_bundle_path: Path) -> Iterator[Server]:
+    """`isolatent serve` with the models `tiny`, `tiny-colour` and `tiny-cloud`, warnings being errors."""
     strict = ["-W", "error", "-W", "ignore::UserWarning"]  # Pillow's, about the broken files that tests send
-    command = [sys.executable, *strict, "-m", "isolatent", "serve", bundle_path, colour_bundle_path]
+    command = [sys.executable, *strict, "-m", "isolatent", "serve", bundle_path, colour_bundle_path, cloud_bundle_path]
     command += ["--port", "0", "--device", "cpu", "--threads", "1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout
@@ -66,12 +58,12 @@ def client(server: Server) -> Iterator[httpx2.Client]:
 
 @pytest.fixture(scope="session")
 def start(bundle_path: Path) -> Iterator[Callable[..., str]]:
-    """Start the app over `tiny` in a thread, with limits of the test's choice; returns its address."""
+    """Start the app over `tiny` or another bundle in a thread, with limits of a test's choice; returns its address."""
     with contextlib.ExitStack() as stack:
 
-        def start(**limits: Any) -> str:
+        def start(path: Path = bundle_path, **limits: Any) -> str:
             settings = Settings.model_validate({"device": "cpu", "threads": 1, "limits": limits})
-            return stack.enter_context(in_thread(settings, bundle_path))
+            return stack.enter_context(in_thread(settings, path))
 
         yield start
 

@@ -184,12 +184,12 @@ def test_options_are_checked(client: httpx2.Client, png: bytes, option: str, val
 
 def test_an_unknown_model_is_refused_with_the_known_ones(client: httpx2.Client, png: bytes) -> None:
     problem = refused(client.post("/v1/posteriors?model=big", files={"input": png}), 404, "model_not_found")
-    assert "tiny, tiny-colour" in problem["detail"]
+    assert "tiny, tiny-colour, tiny-cloud" in problem["detail"]
 
 
 def test_no_model_among_several_is_refused_with_their_names(client: httpx2.Client, png: bytes) -> None:
     problem = refused(client.post("/v1/posteriors", files={"input": png}), 400, "model_required")
-    assert "tiny, tiny-colour" in problem["detail"]
+    assert "tiny, tiny-colour, tiny-cloud" in problem["detail"]
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1/x.png", "https://example.com/x.png", "file:///etc/passwd", "FTP:x"])
@@ -228,7 +228,7 @@ def test_npy_floats_are_refused(client: httpx2.Client, npy: Callable[[Array], by
 
 
 def test_unknown_and_missing_content_types_are_refused(client: httpx2.Client, png: bytes) -> None:
-    for media_type in ("text/csv", "application/x-www-form-urlencoded", "model/obj", "nonsense", ""):
+    for media_type in ("text/csv", "application/x-www-form-urlencoded", "modelling/obj", "nonsense", ""):
         response = post(client, content=png, headers={"Content-Type": media_type})
         assert "application/json" in refused(response, 415, "unsupported_media_type")["detail"]
     refused(post(client, content=png), 415, "unsupported_media_type")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import shutil
 import signal
@@ -11,7 +10,6 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -25,8 +23,7 @@ from isolatent_export.bundle import file_digest
 from isolatent_export.runtime import OnnxRuntime
 from isolatent_serve import RequestLimits, Settings, create_app, registry
 from isolatent_serve.access import RequestContext
-
-COMMAND = [sys.executable, "-m", "isolatent", "serve", "--port", "0", "--device", "cpu"]
+from serve_support import COMMAND, serving, wait_until_ready
 
 
 def fails(*arguments: str | Path) -> str:
@@ -36,15 +33,6 @@ def fails(*arguments: str | Path) -> str:
     (line,) = done.stderr.splitlines()
     assert line.startswith("isolatent: error: ")
     return line
-
-
-@contextlib.contextmanager
-def serving(*arguments: str | Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    pipe = subprocess.PIPE
-    with subprocess.Popen([*COMMAND, *arguments], stdout=pipe, stderr=pipe, text=True) as process:
-        assert process.stdout
-        yield process, process.stdout.readline()
-        process.kill()
 
 
 @pytest.fixture
@@ -91,7 +79,9 @@ def test_a_taken_port_is_refused_with_the_way_out(bundle_path: Path) -> None:
     assert "--port 0" in line
 
 
-@pytest.mark.parametrize("option", ["--port=70000", "--max-items=0", "--deadline=-1", "--threads=-1", "--device=tpu"])
+@pytest.mark.parametrize(
+    "option", ["--port=70000", "--max-items=0", "--deadline=-1", "--threads=-1", "--device=tpu", "--parse-memory=1"]
+)
 def test_wrong_values_are_usage_errors(bundle_path: Path, option: str) -> None:
     done = subprocess.run([*COMMAND, bundle_path, option], capture_output=True, timeout=60, check=False)
     assert done.returncode == 2
@@ -117,11 +107,6 @@ def test_an_accepted_request_is_finished_after_the_signal(bundle_path: Path, png
             connection.sendall(png[50:])
             assert connection.recv(100_000).startswith(b"HTTP/1.1 200")
         assert process.wait(30) == 0
-
-
-def wait_until_ready(url: str) -> None:
-    while httpx2.get(f"{url}/readyz").status_code != 200:
-        pass
 
 
 def test_machines_can_read_where_it_listens(bundle_path: Path) -> None:
@@ -243,7 +228,7 @@ async def check():
                 assert (await client.post(f"/v1/{path}", files=files)).status_code == 200
 
 asyncio.run(check())
-assert "torch" not in sys.modules
+assert not {"torch", "trimesh", "laspy"} & sys.modules.keys()
 """
 
 

@@ -23,8 +23,11 @@ def test_the_served_models_are_listed(client: httpx2.Client) -> None:
     assert [(model.id, model.ready, model.provider) for model in models.data] == [
         ("tiny", True, "CPUExecutionProvider"),
         ("tiny-colour", True, "CPUExecutionProvider"),
+        ("tiny-cloud", True, "CPUExecutionProvider"),
     ]
-    assert [model.input.shape for model in models.data] == [(16, 16, 1), (12, 20, 3)]
+    assert [model.modality for model in models.data] == ["image", "image", "point_cloud"]
+    assert [model.input.shape for model in models.data] == [(16, 16, 1), (12, 20, 3), (64, 3)]
+    assert [model.reconstruction_shape for model in models.data] == [(16, 16, 1), (12, 20, 3), (49, 3)]
 
 
 def test_one_model_is_described(client: httpx2.Client) -> None:
@@ -57,7 +60,7 @@ def test_openais_client_reads_embeddings(
 
 
 def test_openais_client_reads_models_and_errors(openai_client: openai.OpenAI) -> None:
-    assert [model.id for model in openai_client.models.list()] == ["tiny", "tiny-colour"]
+    assert [model.id for model in openai_client.models.list()] == ["tiny", "tiny-colour", "tiny-cloud"]
     with pytest.raises(openai.NotFoundError, match="served are: tiny") as caught:
         openai_client.embeddings.create(model="big", input="x")
     assert caught.value.code == "model_not_found"
@@ -88,6 +91,8 @@ def test_openapi_describes_every_encoding(client: httpx2.Client) -> None:
             "application/json",
             "multipart/form-data",
             "image/*",
+            "model/*",
+            "text/plain",
             "application/octet-stream",
             "application/x-npy",
         }

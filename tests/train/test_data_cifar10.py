@@ -32,7 +32,7 @@ def write_records(path: Path, pixels: Array) -> None:
 def test_cifar10_binary(cifar_binary: Path) -> None:
     splits = load(f"cifar10:{cifar_binary}")
     assert splits.counts() == {"train": 90, "validation": 10, "test": 20}
-    assert np.array_equal(splits.test.pixels, unique_images(20, (32, 32, 3), seed=9))
+    assert np.array_equal(splits.test.inputs, unique_images(20, (32, 32, 3), seed=9))
     assert splits.test.labels is not None
     assert splits.test.labels.tolist() == [*range(10), *range(10)]
     assert splits.classes is not None
@@ -81,7 +81,7 @@ def cifar_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_cifar10_pictures(cifar_pictures: Path) -> None:
     splits = load(f"cifar10:{cifar_pictures}")
     assert splits.counts() == {"train": 30, "validation": 10, "test": 10}
-    assert np.array_equal(splits.test.pixels.reshape(10, 1024, 3), unique_images(10, (1024, 3), seed=50))
+    assert np.array_equal(splits.test.inputs.reshape(10, 1024, 3), unique_images(10, (1024, 3), seed=50))
     assert splits.test.labels is not None
     assert splits.test.labels.tolist() == list(range(10))
 
@@ -114,5 +114,5 @@ def test_cifar10(data_dir: Path) -> None:
     assert splits.test.labels is not None
     assert splits.test.labels[:4].tolist() == [3, 8, 8, 0]  # a cat, two ships, an airplane
     with np.load(data_dir / "cifar10" / "cifar10_labels_all_and_test1017.npz") as archive:
-        assert np.array_equal(splits.test.pixels, archive["test_images_first_1017"][:1000])
+        assert np.array_equal(splits.test.inputs, archive["test_images_first_1017"][:1000])
     assert len(set(items(splits))) == 26_000

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_support import Array, Trap, items, load, unique_images
+from data_support import Array, Trap, clouds_of, items, load, normalized, unique_images
 from isolatent_train.data import DataError, files, idx
 
 # idx
@@ -36,7 +36,7 @@ def idx_folder(tmp_path: Path) -> Path:
 def test_idx_keeps_the_test_part_and_draws_validation(idx_folder: Path) -> None:
     splits = load(f"idx:{idx_folder}")
     assert splits.counts() == {"train": 45, "validation": 5, "test": 20}
-    assert np.array_equal(splits.test.pixels[..., 0], unique_images(20, seed=20))
+    assert np.array_equal(splits.test.inputs[..., 0], unique_images(20, seed=20))
     assert splits.test.labels is not None
     assert splits.test.labels.tolist() == [0, 1, 2, 3, 4] * 4
     assert splits.classes == ("0", "1", "2", "3", "4")
@@ -145,7 +145,7 @@ def test_npz_keeps_labels_with_their_images(tmp_path: Path) -> None:
     assert splits.classes == ("high", "low")
     for part in (splits.train, splits.validation, splits.test):
         assert part.labels is not None
-        assert torch.equal(part.labels == 0, part.pixels[:, 0, 0, 0] >= 128)
+        assert torch.equal(part.labels == 0, part.inputs[:, 0, 0, 0] >= 128)
 
 
 def test_npz_without_labels(tmp_path: Path) -> None:
@@ -154,12 +154,22 @@ def test_npz_without_labels(tmp_path: Path) -> None:
     assert splits.test.labels is None
 
 
+@pytest.mark.parametrize("name", ["points", "data", "x"])
+def test_npz_of_point_clouds(tmp_path: Path, name: str) -> None:
+    arrays = {name: clouds_of(100).astype(np.float64), "label": np.array(["low", "high"])[np.arange(100) % 2]}
+    splits = load(npz(tmp_path / "own.npz", **arrays), points=20)
+    assert splits.counts() == {"train": 70, "validation": 10, "test": 20}
+    assert (splits.spec.shape, splits.classes) == ((20, 3), ("high", "low"))
+    expected = normalized(clouds_of(100))
+    assert sorted(items(splits)) == sorted(cloud.numpy().tobytes() for cloud in expected)
+
+
 def test_npz_as_keras_stores_it(tmp_path: Path) -> None:
     train, test = unique_images(50, (4, 4, 3)), unique_images(20, (4, 4, 3), seed=1)
     arrays = {"x_train": train, "y_train": np.arange(50)[:, None] % 5, "x_test": test, "y_test": np.arange(20) % 5}
     splits = load(npz(tmp_path / "keras.npz", **arrays))
     assert splits.counts() == {"train": 45, "validation": 5, "test": 20}
-    assert {image.numpy().tobytes() for image in splits.test.pixels} == {image.tobytes() for image in test}
+    assert {image.numpy().tobytes() for image in splits.test.inputs} == {image.tobytes() for image in test}
     del arrays["y_test"]
     with pytest.raises(DataError, match="labels for some parts only"):
         load(npz(tmp_path / "keras.npz", **arrays))
@@ -171,7 +181,10 @@ def test_npz_as_keras_stores_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "reason"),
     [
-        ({"data": unique_images(20)}, "no array `images`.*it holds data"),
+        ({"pixels": unique_images(20)}, "no array `images` or `points`.*it holds pixels"),
+        ({"data": unique_images(20)}, "points of dtype uint8; store float32"),
+        ({"points": clouds_of(20)[..., :2]}, r"point clouds of shape \(20, 20, 2\)"),
+        ({"x": clouds_of(5)}, "5 clouds are too few"),
         ({"images": unique_images(20) / np.float32(255)}, "images of dtype float32; store uint8"),
         ({"images": unique_images(20, (4, 4, 4))}, r"shape \(20, 4, 4, 4\)"),
         ({"images": unique_images(20), "labels": np.zeros(19, int)}, "labels of shape .19,. for 20 images"),
@@ -247,7 +260,7 @@ def test_omniglot_uses_the_background_and_labels_alphabets_from_0(tmp_path: Path
 
 def test_omniglot_ink_of_1_becomes_255(tmp_path: Path) -> None:
     splits = load(omniglot(tmp_path / "o.npz", 120, images=unique_images(120) // 128))
-    assert splits.train.pixels.unique().tolist() == [0, 255]
+    assert splits.train.inputs.unique().tolist() == [0, 255]
 
 
 def test_omniglot_is_16_280_1_000_2_000(tmp_path: Path) -> None:
@@ -292,6 +305,6 @@ def test_omniglot(data_dir: Path) -> None:
     assert len(splits.classes) == 30
     assert splits.train.labels is not None
     assert splits.train.labels.bincount(minlength=30).min() > 200
-    assert 0.05 < splits.train.pixels.float().mean() / 255 < 0.12  # thin bright strokes on black
+    assert 0.05 < splits.train.inputs.float().mean() / 255 < 0.12  # thin bright strokes on black
     assert len(set(items(splits))) == 19_279  # two of the originals are alike
     assert load(spec).fingerprint() == splits.fingerprint() != load(spec, split_seed=1).fingerprint()

@@ -57,7 +57,7 @@ def test_a_saved_table_is_split_by_class_at_its_native_size(datasets: Any, tmp_p
     assert splits.test.labels.bincount().tolist() == [10, 10]
     assert load(tmp_path / "set").fingerprint() == splits.fingerprint()
     parts = (splits.train, splits.validation, splits.test)
-    assert len({image.numpy().tobytes() for part in parts for image in part.pixels}) == 100
+    assert len({image.numpy().tobytes() for part in parts for image in part.inputs}) == 100
 
 
 def test_splits_of_the_set_are_kept(datasets: Any, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_files_are_decoded_as_the_service_does(folder: Path) -> None:
     files = sorted(folder.rglob("*.png"))
     expected = {decode_item(file.read_bytes(), splits.spec, Limits()).tobytes() for file in files}
     parts = (splits.train, splits.validation, splits.test)
-    assert {image.numpy().tobytes() for part in parts for image in part.pixels} == expected
+    assert {image.numpy().tobytes() for part in parts for image in part.inputs} == expected
     assert len(expected) == 30
 
 
@@ -64,7 +64,7 @@ def test_labels_stay_with_their_images(folder: Path) -> None:
     splits = load(folder, size=8)
     for part in (splits.train, splits.validation, splits.test):
         assert part.labels is not None
-        assert torch.equal(part.labels == 1, (part.pixels == 255).all(dim=(1, 2, 3)))
+        assert torch.equal(part.labels == 1, (part.inputs == 255).all(dim=(1, 2, 3)))
 
 
 def test_a_flat_folder_has_no_labels(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_too_little_is_said(tmp_path: Path) -> None:
         load(tmp_path)
     for index in range(3):
         (tmp_path / f"{index}.png").write_bytes(b"rubbish")
-    with pytest.raises(DataError, match=r"none of 3 files can be read as an image \(0\.png: not an image"):
+    with pytest.raises(DataError, match=r"none of 3 files can be read as images \(0\.png: not an image"):
         load(tmp_path)
 
 
@@ -227,7 +227,7 @@ def test_files_and_folders_without_permission_are_named(folder: Path) -> None:
 
 
 def test_huge_files_are_not_read_to_their_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("isolatent_train.data.images.LIMITS", limits := Limits(item_bytes=1000))
+    monkeypatch.setattr("isolatent_train.data.folders.LIMITS", limits := Limits(item_bytes=1000))
     monkeypatch.setattr(decoding, "LIMITS", limits)
     with (folder / "cat" / "huge.png").open("wb") as file:
         file.truncate(2**40)  # sparse: takes no room
@@ -272,5 +272,5 @@ def test_a_folder_of_real_photographs(data_dir: Path, tmp_path: Path) -> None:
     splits = load(tmp_path, size=32)
     assert splits.counts() == {"train": 140, "validation": 20, "test": 40}
     parts = (splits.train, splits.validation, splits.test)
-    loaded = {image.numpy().tobytes() for part in parts for image in part.pixels}
+    loaded = {image.numpy().tobytes() for part in parts for image in part.inputs}
     assert loaded == {pixels.tobytes() for pixels in rows[:200]}

@@ -12,8 +12,8 @@ import torch
 
 from isolatent_train.config import DataSection
 from isolatent_train.data import DataError, Labelled, Splits, load_data, source_names
-from isolatent_train.data.decoding import conform
-from isolatent_train.data.parts import finish, hold_out, input_spec, labelled, name_labels, split
+from isolatent_train.data.forms import IMAGES
+from isolatent_train.data.parts import finish, hold_out, labelled, name_labels, split
 
 
 def numbered(sizes: list[int]) -> Labelled:
@@ -24,8 +24,12 @@ def numbered(sizes: list[int]) -> Labelled:
     return labelled(pixels, labels, "numbers")
 
 
+def conformed(pixels: torch.Tensor, **section: Any) -> torch.Tensor:
+    return IMAGES.conform(pixels, IMAGES.spec(DataSection(**section), pixels.shape[1:]))
+
+
 def numbers(part: Labelled) -> list[int]:
-    return (part.pixels[:, 0, 0, 0].int() * 256 + part.pixels[:, 0, 1, 0]).tolist()
+    return (part.inputs[:, 0, 0, 0].int() * 256 + part.inputs[:, 0, 1, 0]).tolist()
 
 
 def made(sizes: list[int], **section: Any) -> Splits:
@@ -71,11 +75,11 @@ def test_the_fingerprint_is_that_of_an_earlier_version() -> None:
 
 def test_the_fingerprint_sees_order_labels_and_pixels() -> None:
     splits = made([60, 60])
-    train, changed = splits.train, splits.train.pixels.clone()
+    train, changed = splits.train, splits.train.inputs.clone()
     assert train.labels is not None
     changed[0, 1, 1, 0] += 1
-    others = [train[torch.arange(len(train)).flip(0)], Labelled(train.pixels, 1 - train.labels)]
-    others += [Labelled(changed, train.labels), Labelled(train.pixels, None)]
+    others = [train[torch.arange(len(train)).flip(0)], Labelled(train.inputs, 1 - train.labels)]
+    others += [Labelled(changed, train.labels), Labelled(train.inputs, None)]
     prints = {Splits(splits.spec, part, splits.validation, splits.test).fingerprint() for part in (train, *others)}
     assert len(prints) == 5
 
@@ -91,7 +95,7 @@ def test_the_limit_is_on_train_alone_and_after_splitting() -> None:
 
 def test_images_without_labels_are_split_as_well() -> None:
     section = DataSection()
-    splits = finish(section, *split(Labelled(numbered([50]).pixels, None), section))
+    splits = finish(section, *split(Labelled(numbered([50]).inputs, None), section))
     assert splits.counts() == {"train": 35, "validation": 5, "test": 10}
     assert splits.train.labels is None
 
@@ -153,23 +157,20 @@ def test_labels_of_strange_types_or_for_some_parts_only_are_refused() -> None:
 
 
 def test_native_pixels_pass_untouched() -> None:
-    pixels = numbered([10]).pixels
-    assert conform(pixels, input_spec(DataSection(), (2, 2), 1)) is pixels
+    pixels = numbered([10]).inputs
+    assert conformed(pixels) is pixels
 
 
 def test_grey_becomes_colour_and_colour_grey() -> None:
     grey = torch.arange(48, dtype=torch.uint8).reshape(3, 4, 4, 1)
-    colour = conform(grey, input_spec(DataSection(channels=3), (4, 4), 1))
+    colour = conformed(grey, channels=3)
     assert torch.equal(colour, grey.expand(3, 4, 4, 3))
-    assert torch.equal(conform(colour, input_spec(DataSection(channels=1), (4, 4), 3)), grey)
+    assert torch.equal(conformed(colour, channels=1), grey)
 
 
 def test_pixels_are_resized_by_the_rule_of_the_section() -> None:
     white = torch.full((1, 2, 4, 1), 255, dtype=torch.uint8)
-    fitted, stretched, cropped = (
-        conform(white, input_spec(DataSection(size=8, resize=rule, fill=7), (2, 4), 1))
-        for rule in ("fit", "stretch", "crop")
-    )
+    fitted, stretched, cropped = (conformed(white, size=8, resize=rule, fill=7) for rule in ("fit", "stretch", "crop"))
     assert fitted[0, :, 0, 0].tolist() == [7, 7, 255, 255, 255, 255, 7, 7]
     assert bool((stretched == 255).all())
     assert bool((cropped == 255).all())
@@ -177,13 +178,13 @@ def test_pixels_are_resized_by_the_rule_of_the_section() -> None:
 
 def test_an_impossible_size_is_said() -> None:
     with pytest.raises(DataError, match=r"2 x 5000 are not possible; set data\.size"):
-        input_spec(DataSection(), (2, 5000), 1)
+        IMAGES.spec(DataSection(), (2, 5000, 1))
 
 
 def test_digits_take_size_channels_and_limit() -> None:
     splits = load_data(DataSection(size=(16, 24), channels=3, limit=100))
     assert splits.counts() == {"train": 100, "validation": 200, "test": 400}
-    assert splits.test.pixels.shape == (400, 16, 24, 3)
+    assert splits.test.inputs.shape == (400, 16, 24, 3)
     assert splits.spec.shape == (16, 24, 3)
 
 

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
+from isolatent_train.codecs import Pixels
 from isolatent_train.evaluation.consistency import consistency, found
+from isolatent_train.evaluation.displacements import KINDS
 from isolatent_train.evaluation.encoding import posteriors
 from isolatent_train.evaluation.information import active_units, log_mixture, mutual_information
 from isolatent_train.evaluation.likelihood import negative_log_likelihood
 from isolatent_train.evaluation.probe import linear_probe
-from isolatent_train.evaluation.strengths import KINDS, consistency_by_strength, displaced, movements
+from isolatent_train.evaluation.strengths import consistency_by_strength, movements
 from isolatent_train.posterior import DiagonalGaussian
 from isolatent_train.transforms import Affine
 
@@ -49,6 +51,8 @@ class UnitGaussian:
 class CentreOfMass(nn.Module):
     """Encodes an image as where its ink is: (right, down) in -1..1, with a fixed variance."""
 
+    codec = Pixels()
+
     def __init__(self) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.ones(()))
@@ -72,7 +76,7 @@ def test_importance_sampling_finds_the_true_likelihood() -> None:
         targets,
         samples=20_000,
         generator=torch.Generator().manual_seed(1),
-        on_images=done.append,
+        on_inputs=done.append,
     )
     covariance = model.weight @ model.weight.T + torch.eye(3)
     true = -MultivariateNormal(torch.zeros(3), covariance).log_prob(targets.flatten(1))
@@ -146,18 +150,19 @@ def test_posteriors_in_batches_are_the_posteriors() -> None:
 def test_movement_grows_with_the_known_shift_of_each_strength() -> None:
     pixels = torch.zeros(2, 40, 40, 1, dtype=torch.uint8)
     pixels[0, 18:22, 12:16], pixels[1, 18:22, 24:28] = 255, 255
-    moved = movements(CentreOfMass(), pixels, "translation", (0.05, 0.1))  # type: ignore[arg-type]
+    moved = movements(CentreOfMass(), pixels, KINDS["image"]["translation"], (0.05, 0.1))  # type: ignore[arg-type]
     # Means move by twice the fraction of the side (the axis is -1..1); KL = shift^2 / (2 variance), log-variance -4.
     expected = [(2 * strength) ** 2 / 2 * math.exp(4) for strength in (0.05, 0.1)]
     torch.testing.assert_close(torch.stack([each.kl[0] for each in moved]), torch.tensor(expected), rtol=1e-3, atol=0)
     assert [float(each.found.mean()) for each in moved] == [1, 1]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_displacement_of_zero_changes_nothing_and_any_other_something(kind: str) -> None:
-    images = torch.rand(2, 3, 12, 9)
-    torch.testing.assert_close(displaced(images, kind, 0.0), images, atol=1e-5, rtol=0)
-    assert not torch.allclose(displaced(images, kind, KINDS[kind].strengths[-1]), images, atol=0.05)
+@pytest.mark.parametrize(("modality", "name"), [(modality, name) for modality in KINDS for name in KINDS[modality]])
+def test_a_displacement_of_zero_changes_nothing_and_any_other_something(modality: str, name: str) -> None:
+    inputs = torch.rand(2, 3, 12, 9) if modality == "image" else torch.randn(2, 30, 3)
+    kind = KINDS[modality][name]
+    torch.testing.assert_close(kind.move(inputs, 0.0, (1, 0), ()), inputs, atol=1e-5, rtol=0)
+    assert not torch.allclose(kind.move(inputs, kind.strengths[-1], (1, 0), ()), inputs, atol=0.05)
 
 
 def test_curves_use_the_padding_of_the_models_own_transformation() -> None:

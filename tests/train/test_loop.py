@@ -49,7 +49,7 @@ def figures(run: Path) -> list[dict[str, float]]:
 def test_the_digits_split_is_fixed_and_disjoint(digits: Splits) -> None:
     assert digits.counts() == {"train": 1197, "validation": 200, "test": 400}
     again = load_data(DataSection())
-    assert torch.equal(again.test.pixels, digits.test.pixels)
+    assert torch.equal(again.test.inputs, digits.test.inputs)
     assert digits.test.labels is not None
     assert digits.test.labels.bincount(minlength=10).min() >= 25
 

@@ -110,7 +110,7 @@ def test_strength_curves_are_in_the_json(runs: list[Path], command: Any) -> None
 
 def test_one_run_gets_its_report_beside_it(runs: list[Path], command: Any) -> None:
     printed = command(runs[2])
-    assert "one seed; N = 400 test images, S = 4" in printed
+    assert "one seed; N = 400 test inputs, S = 4" in printed
     assert (runs[2] / "report.html").is_file()
 
 
@@ -147,7 +147,7 @@ def unusual(run: Path, test: Callable[[Labelled], Labelled], train: Callable[[La
 
 
 def test_unlabelled_data_has_no_probe_and_says_why(runs: list[Path], tmp_path: Path) -> None:
-    column = unusual(runs[2], lambda part: Labelled(part.pixels[:20], None), lambda part: Labelled(part.pixels, None))
+    column = unusual(runs[2], lambda part: Labelled(part.inputs[:20], None), lambda part: Labelled(part.inputs, None))
     assert column.metrics[0]["probe_accuracy"] is None
     assert "has no labels" in column.metrics[0]["probe_note"]
     write_report([column], tmp_path / "report.html", data=None, machine=machine(torch.device("cpu")))
@@ -176,7 +176,7 @@ def test_batches_do_not_change_the_likelihood(runs: list[Path], monkeypatch: pyt
     splits = load_data(trained.config.data)
     splits = Splits(splits.spec, splits.train[:50], splits.validation, splits.test[:40])
     whole = evaluate(trained, splits, samples=100)
-    monkeypatch.setattr("isolatent_train.evaluation.metrics.BATCH", 16)
+    monkeypatch.setattr("isolatent_train.evaluation.encoding.LARGEST", 16)
     monkeypatch.setattr("isolatent_train.evaluation.likelihood.DECODED", 128)
     parts = evaluate(trained, splits, samples=100)
     assert parts["nll"] == pytest.approx(whole["nll"], abs=1.0)  # other draws of pixels and latents

@@ -1,18 +1,25 @@
-"""Affine transformations: right direction, own parameters per image, seeded."""
+"""Transformations of images: right direction, own parameters per image, seeded; presets."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
-from isolatent_train.transforms import PRESETS, Affine, ColourJitter, Crop, Flip, transform
+from isolatent_train.transforms import Affine, ColourJitter, Crop, Flip, Transforms, require_modality, transform
+from isolatent_train.transforms.presets import CLOUDS, IMAGES, PRESETS
 
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def written_out(preset: str) -> Any:
+    return TypeAdapter(Transforms).validate_python(preset)
 
 
 def dot(row: int, column: int, height: int = 9, width: int = 9) -> Tensor:
@@ -118,13 +125,28 @@ def test_hue_keeps_grey_and_the_luma_of_colours() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_keeps_shape_and_range(preset: str, channels: int) -> None:
-    from pydantic import TypeAdapter
-
-    from isolatent_train.transforms import Transforms
-
+@pytest.mark.parametrize("preset", ["none", *IMAGES])
+def test_every_preset_of_images_keeps_shape_and_range(preset: str, channels: int) -> None:
     images = torch.rand(4, channels, 12, 16)
-    views = transform(images, TypeAdapter(Transforms).validate_python(preset), generator())
+    views = transform(images, written_out(preset), generator())
     assert views.shape == images.shape
     assert -1e-5 <= views.min() <= views.max() <= 1 + 1e-5
+
+
+def test_the_draws_are_those_of_an_earlier_version() -> None:
+    images = torch.linspace(0, 1, 2 * 3 * 8 * 8).view(2, 3, 8, 8)
+    views = [each(images, generator(5)) for each in (Affine(), Crop(), ColourJitter(), Flip())]
+    products = [(view[0] * images[0]).double().sum().item() for view in views]
+    assert products == pytest.approx([13.0614287, 15.6342910, 21.2761213, 15.9582250], rel=1e-6)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_fits_one_modality_or_is_empty(preset: str) -> None:
+    require_modality(written_out(preset), "point_cloud" if preset in CLOUDS else "image")
+
+
+def test_transformations_of_another_modality_are_refused_with_those_that_fit() -> None:
+    with pytest.raises(ValueError, match=r"'affine' is for inputs of modality image, .* fit are rotate, .* cloud-any"):
+        require_modality(written_out("paper"), "point_cloud")
+    with pytest.raises(ValueError, match=r"'rotate' is for .* fit are affine, flip, .* presets are none, paper"):
+        require_modality(written_out("cloud"), "image")

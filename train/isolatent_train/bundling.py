@@ -9,7 +9,7 @@ from isolatent_export.bundle import Bundle
 from isolatent_export.manifest import Latent, LatentGroup, Objective
 from isolatent_export.write import Export, write_bundle
 from isolatent_train.data import Splits
-from isolatent_train.pixels import ExportedDecoder, ExportedEncoder
+from isolatent_train.exported import ExportedDecoder, ExportedEncoder
 from isolatent_train.run import Trained
 
 GOLDEN = 32
@@ -33,7 +33,7 @@ def export_run(
         decoder=ExportedDecoder(model, trained.likelihood),
         weights=model.state_dict(),
         config=config.values(),
-        golden_inputs=splits.validation.pixels[:GOLDEN].numpy(),
+        golden_inputs=splits.validation.inputs[:GOLDEN].numpy(),
         name=name or config.name,
         version=version,
         family=config.objective.family,

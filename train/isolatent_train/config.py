@@ -29,7 +29,7 @@ class Section(BaseModel):
 
 
 class DataSection(Section):
-    """What to train on, what one image becomes, and how images without official splits are split."""
+    """What to train on, what one input becomes, and how data without official splits is split."""
 
     spec: str = "digits"
     """A data specification, SOURCE or SOURCE:PLACE: see `isolatent train --help`."""
@@ -39,13 +39,17 @@ class DataSection(Section):
     """1 grey, 3 colour; None: the source's own (files: 3)."""
     resize: Literal["fit", "stretch", "crop"] = "fit"
     fill: int = Field(default=0, ge=0, le=255)
+    points: int = Field(default=1024, ge=8, le=65_536)
+    """Points of one cloud after sampling; for point clouds, as are the next two."""
+    normalization: Literal["unit_sphere", "principal", "none"] = "unit_sphere"
+    sampling: Literal["random", "farthest"] = "random"
     validation: float = Field(default=0.1, gt=0, lt=1)
-    """Fraction of the images set aside for validation where the source has no official validation split."""
+    """Fraction of the inputs set aside for validation where the source has no official validation split."""
     test: float = Field(default=0.2, gt=0, lt=1)
     """Fraction set aside for testing where the source has no official test split."""
     split_seed: int = Field(default=0, ge=0)
     limit: int | None = Field(default=None, ge=1)
-    """Train on the first so many images of the training split; None: on all."""
+    """Train on the first so many inputs of the training split; None: on all."""
     strict: bool = False
     """Stop at the first file that cannot be read instead of leaving it out and naming it."""
 
@@ -58,14 +62,22 @@ class DataSection(Section):
 class ModelSection(Section):
     """The network."""
 
-    net: Literal["conv", "residual"] = "conv"
-    """conv: stride-2 convolutions, as in the paper's small VAEs; residual: with residual blocks between them."""
+    net: Literal["conv", "residual", "folding", "dgcnn"] = "conv"
+    """Images: conv, stride-2 convolutions as in the paper's small VAEs, or residual, with residual blocks between them.
+    Point clouds: folding, FoldingNet's graph encoder, or dgcnn, edge convolutions; both with a folding decoder."""
     latent: int = Field(default=16, ge=1, le=4096)
     """Number of latent variables d."""
     channels: tuple[int, ...] = Field(default=(32, 64), min_length=1, max_length=8)
-    """Channels after each halving of the image, first to last; the decoder mirrors them."""
+    """Images: channels after each halving, first to last; the decoder mirrors them. Point clouds: features per point
+    after each graph layer, the last being those of the whole cloud."""
     blocks: int = Field(default=1, ge=1, le=16)
     """Residual blocks per resolution; for the net `residual` only."""
+    neighbours: int = Field(default=16, ge=2, le=64)
+    """k of the nearest-neighbour graph; for point clouds, as are the next two."""
+    grid: int = Field(default=32, ge=3, le=128)
+    """Side of the square of points that the decoder folds: reconstructions have grid * grid points."""
+    folding: int = Field(default=128, ge=8, le=2048)
+    """Features per point within the folding decoder."""
 
     @field_validator("channels")
     @classmethod
@@ -76,14 +88,17 @@ class ModelSection(Section):
 
 
 class LikelihoodSection(Section):
-    """p(x|z) of the pixels."""
+    """p(x|z)."""
 
-    kind: Literal["bernoulli", "logistic"] = "bernoulli"
-    """bernoulli: binary pixels, for characters; logistic: discretised logistic over 256 levels, for grey and colour."""
+    kind: Literal["bernoulli", "logistic", "chamfer"] = "bernoulli"
+    """bernoulli: binary pixels, for characters; logistic: discretised logistic over 256 levels, for grey and colour;
+    chamfer: points scattered around their nearest counterparts, for point clouds."""
     binarize: Literal["dynamic", "expected"] = "dynamic"
     """bernoulli: grey levels are probabilities of binary pixels. dynamic: pixels are drawn at each update, encoded and
     reconstructed; expected: the grey image is encoded, as a service does, and the expected log-likelihood over its
     binary pixels is reconstructed."""
+    scale: float = Field(default=0.05, gt=0)
+    """chamfer: standard deviation of a point around its counterpart, in units of the normalised cloud."""
 
 
 class ObjectiveSection(Section):

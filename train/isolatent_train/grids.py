@@ -10,23 +10,23 @@ from torch import Tensor
 
 from isolatent_train.likelihoods import Likelihood
 from isolatent_train.models import VAE
-from isolatent_train.pixels import to_images, to_layout
 from isolatent_train.posterior import DiagonalGaussian
 from isolatent_train.streams import stream
 
 Rows = list[NDArray[Any]]
-"""Each (N, H, W, C) in 0..1."""
+"""Each (N, H, W, C), uint8 or float in 0..1."""
 
 
 def decoded(model: VAE, likelihood: Likelihood, latents: Tensor) -> NDArray[Any]:
-    """Expected pixels (N, H, W, C) in 0..1 of latents (N, d)."""
-    return to_layout(likelihood.mean(model.decode(latents))).cpu().numpy()
+    """Pictures (N, H, W, C) of what latents (N, d) stand for."""
+    return model.codec.pictures(model.codec.to_inputs(likelihood.mean(model.decode(latents))))
 
 
 @torch.inference_mode()
-def reconstructions(model: VAE, likelihood: Likelihood, pixels: Tensor) -> Rows:
-    """Pixels (N, H, W, C) uint8, and below them what the decoder makes of their posterior means."""
-    return [pixels.cpu().numpy() / 255, decoded(model, likelihood, model.encode(to_images(pixels)).mode())]
+def reconstructions(model: VAE, likelihood: Likelihood, inputs: Tensor) -> Rows:
+    """Inputs (N, ...) as stored, and below them what the decoder makes of their posterior means."""
+    means = model.encode(model.codec.to_network(inputs)).mode()
+    return [model.codec.pictures(inputs), decoded(model, likelihood, means)]
 
 
 @torch.inference_mode()

@@ -25,9 +25,10 @@ from isolatent_train.checkpoint import State
 from isolatent_train.config import Config, TrainingSection
 from isolatent_train.data import DataError, Labelled, Splits
 from isolatent_train.distributed import Team, team
+from isolatent_train.evaluation.encoding import batch_size
+from isolatent_train.fitting import require_fitting
 from isolatent_train.likelihoods import Likelihood, build_likelihood
 from isolatent_train.models import VAE
-from isolatent_train.pixels import to_images
 from isolatent_train.run import RunError, forget_after, initial_model, write_atomically
 from isolatent_train.step import TrainingStep
 from isolatent_train.streams import stream
@@ -73,6 +74,7 @@ def _train(
     on_epoch: Callable[[dict[str, Any]], None],
 ) -> None:
     settings = config.training
+    require_fitting(config, splits.spec)
     per_epoch = _updates_per_epoch(settings, len(splits.train), crew)
     total = settings.epochs * per_epoch
 
@@ -100,7 +102,7 @@ def _train(
         model.encoder.compile()
         model.decoder.compile()
     step = crew.wrap(TrainingStep(model, likelihood, config), device)
-    pixels, validation = splits.train.pixels.to(device), splits.validation.to(device)
+    pixels, validation = splits.train.inputs.to(device), splits.validation.to(device)
 
     # ---- epoch by epoch, update by update ----
     for epoch in range(state.update // per_epoch, settings.epochs):
@@ -244,10 +246,10 @@ def _agreed(stop: bool, crew: Team, device: torch.device) -> bool:
 def _validate(model: VAE, likelihood: Likelihood, data: Labelled, config: Config) -> dict[str, float]:
     """Mean ELBO (beta 1), reconstruction and KL in nats on untransformed images, with the same draws each time."""
     model.eval()
-    generator = stream(config.seed, "validation", 0, data.pixels.device)
-    sums = torch.zeros(2, device=data.pixels.device)
-    for part in data.pixels.split(512):
-        targets = likelihood.targets(to_images(part), generator)
+    generator = stream(config.seed, "validation", 0, data.inputs.device)
+    sums = torch.zeros(2, device=data.inputs.device)
+    for part in data.inputs.split(min(512, batch_size(data.inputs))):
+        targets = likelihood.targets(model.codec.to_network(part), generator)
         posterior = model.encode(targets)
         outputs = model.decode(posterior.sample(generator))
         sums += torch.stack([likelihood.log_prob(outputs[None], targets).sum(), posterior.kl().sum()])
@@ -276,9 +278,9 @@ def _is_better(state: State, row: dict[str, Any], epoch: int) -> bool:
 
 def _draw(model: VAE, likelihood: Likelihood, data: Labelled, out: Path, row: dict[str, Any], tracker: Tracker) -> None:
     model.eval()
-    pixels = data.pixels[:512]
+    pixels = data.inputs[:512]
     with torch.inference_mode():
-        means = model.encode(to_images(pixels)).mode()
+        means = model.encode(model.codec.to_network(pixels)).mode()
     sheets = {
         "reconstructions": grids.reconstructions(model, likelihood, pixels[:12]),
         "samples": grids.samples(model, likelihood, device=pixels.device),

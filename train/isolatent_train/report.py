@@ -16,21 +16,21 @@ from markupsafe import Markup
 
 from isolatent_train import grids
 from isolatent_train.data import Splits
+from isolatent_train.evaluation.displacements import KINDS, Kind
 from isolatent_train.evaluation.encoding import device_of, posteriors
 from isolatent_train.evaluation.metrics import reconstruction_errors
-from isolatent_train.evaluation.strengths import EXAMPLES, KINDS, Movement, movements, padding_of
+from isolatent_train.evaluation.strengths import EXAMPLES, Movement, movements
 from isolatent_train.evaluation.summary import Group, differing
 from isolatent_train.reporting import figures
 from isolatent_train.reporting.style import colour, png_uri, svg_uri
 from isolatent_train.run import Trained, write_atomically
 from isolatent_train.tables import table_lines
-from isolatent_train.transforms import Affine
 
 SHOWN = 12
-"""Images in a row."""
+"""Pictures in a row."""
 
 CELL, SMALL_CELL = 44, 32
-"""Width of one image on the page, in CSS pixels, at least; and in the traversals, which go beside each other."""
+"""Width of one picture on the page, in CSS pixels, at least; and in the traversals, which go beside each other."""
 
 TEMPLATES = Path(__file__).parent / "reporting"
 
@@ -63,7 +63,7 @@ def write_report(columns: Sequence[Column], path: Path, *, data: str | None, mac
         runs=[_run_facts(column, index, data) for column in columns for index in range(len(column.models))],
         counts=_counts(columns),
         losses=_losses(columns),
-        strengths=svg_uri(figures.strength_curves(_curves(columns), _trained_strengths(columns))),
+        strengths=svg_uri(figures.strength_curves(_curves(columns), _kinds(columns), _trained_strengths(columns))),
         examples=max(curves["examples"] for column in _curves(columns) for curves in column),
         histograms=_histograms(columns),
         shown=[_of_column(column, index) for index, column in enumerate(columns)],
@@ -105,7 +105,7 @@ def _counts(columns: Sequence[Column]) -> list[dict[str, Any]]:
     keys = ("test_examples", "nll_samples", "probe_train_examples")
     return [
         {"label": column.group.label, "splits": column.splits.counts(), "seeds": list(column.group.seeds)}
-        | {key: column.metrics[0][key] for key in keys}
+        | {key: column.metrics[0].get(key) for key in keys}
         for column in columns
     ]
 
@@ -120,34 +120,38 @@ def _curves(columns: Sequence[Column]) -> list[list[dict[str, Any]]]:
     return [[metrics["consistency_by_strength"] for metrics in column.metrics] for column in columns]
 
 
+def _kinds(columns: Sequence[Column]) -> dict[str, Kind]:
+    return KINDS[columns[0].splits.spec.modality]
+
+
 def _trained_strengths(columns: Sequence[Column]) -> dict[str, list[float]]:
     """Strengths the models were trained with, where the plot reaches that far."""
-    affine = [each for column in columns for each in column.models[0].config.transforms if isinstance(each, Affine)]
-    used = {name: {float(getattr(each, name)) for each in affine} for name in KINDS}
-    return {name: sorted(v for v in used[name] if 0 < v <= kind.strengths[-1]) for name, kind in KINDS.items()}
+    used = [each for column in columns for each in column.models[0].config.transforms]
+    found = {name: {kind.setting(each) for each in used} - {None, 0} for name, kind in _kinds(columns).items()}
+    return {name: sorted(v for v in found[name] if v and v <= k.strengths[-1]) for name, k in _kinds(columns).items()}
 
 
 def _histograms(columns: Sequence[Column]) -> list[str]:
     moved = [_moved(column.models[0], column.splits) for column in columns]
     bins = figures.histogram_bins(moved)
-    return [svg_uri(figures.histograms(each, bins)) for each in moved]
+    return [svg_uri(figures.histograms(each, _kinds(columns), bins)) for each in moved]
 
 
 def _moved(trained: Trained, splits: Splits) -> dict[str, list[Movement]]:
-    """Movement of single images at the weakest, the middle and the strongest transformation of each kind."""
+    """Movement of single inputs at the weakest, the middle and the strongest transformation of each kind."""
     moved = {}
-    for name, kind in KINDS.items():
+    for name, kind in KINDS[splits.spec.modality].items():
         strengths = (kind.strengths[0], kind.strengths[len(kind.strengths) // 2], kind.strengths[-1])
-        padding = padding_of(trained.config.transforms)
-        moved[name] = movements(trained.model, splits.test.pixels[:EXAMPLES], name, strengths, padding)
+        inputs = splits.test.inputs[:EXAMPLES]
+        moved[name] = movements(trained.model, inputs, kind, strengths, trained.config.transforms)
     return moved
 
 
 def _of_column(column: Column, index: int) -> dict[str, Any]:
     """Pictures of a column's first model."""
-    trained, pixels = column.models[0], column.splits.test.pixels
+    trained, inputs = column.models[0], column.splits.test.inputs
     model, likelihood, device = trained.model, trained.likelihood, device_of(trained.model)
-    few, some = pixels[:SHOWN].to(device), pixels[:EXAMPLES].to(device)
+    few, some = inputs[:SHOWN].to(device), inputs[:EXAMPLES].to(device)
     posterior = posteriors(model, some)
     errors = reconstruction_errors(model, likelihood, some, posterior)
     deviations = posterior.std.mean(1)

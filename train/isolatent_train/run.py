@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from isolatent_export.bundle import MANIFEST, Bundle
-from isolatent_export.manifest import ImageInput, Training
+from isolatent_export.manifest import InputSpec, Training, input_spec
 from isolatent_train.config import Config, ConfigError, flatten
 from isolatent_train.data import Splits
 from isolatent_train.likelihoods import Likelihood, build_likelihood
@@ -53,7 +53,7 @@ class Trained:
 
     path: Path
     config: Config
-    spec: ImageInput
+    spec: InputSpec
     model: VAE
     likelihood: Likelihood
     training: Training
@@ -68,7 +68,7 @@ class Trained:
             spec, training = bundle.manifest.input, bundle.manifest.training
         elif (directory / RUN).is_file():
             facts = json.loads((directory / RUN).read_text())
-            spec, training = ImageInput(**facts["input"]), Training(**facts["training"])
+            spec, training = input_spec(facts["input"]), Training(**facts["training"])
         else:
             raise RunError(f"{directory}: neither a run nor a bundle; make a run with: isolatent train digits")
         if not (directory / WEIGHTS).is_file():
@@ -146,7 +146,7 @@ def forget_after(history: Path, update: int) -> None:
         write_atomically(history, "".join(kept).encode())
 
 
-def initial_model(config: Config, spec: ImageInput) -> VAE:
+def initial_model(config: Config, spec: InputSpec) -> VAE:
     """The network with its initial weights, a function of the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream(config.seed, "initial weights").initial_seed())

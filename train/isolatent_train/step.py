@@ -9,7 +9,6 @@ from isolatent_train.config import Config
 from isolatent_train.consistency import build_objective
 from isolatent_train.likelihoods import Likelihood
 from isolatent_train.models import VAE
-from isolatent_train.pixels import to_images
 from isolatent_train.transforms import transform
 
 
@@ -26,16 +25,16 @@ class TrainingStep(nn.Module):
         self.bf16 = config.training.precision == "bf16"
 
     def forward(
-        self, pixels: Tensor, generator: torch.Generator, warmup: float, annealing: float
+        self, inputs: Tensor, generator: torch.Generator, warmup: float, annealing: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Pixels (B, H, W, C) uint8 -> loss and its detached terms; every draw comes from `generator`."""
-        images = to_images(pixels).contiguous(memory_format=self.layout)
+        """Inputs (B, ...) as stored -> loss and its detached terms; every draw comes from `generator`."""
+        images = self.model.codec.to_network(inputs).contiguous(memory_format=self.layout)
         transformed = None
         if self.transforms is not None:
             # The grey image is transformed first, then turned into targets: interpolation would blur binary pixels.
             transformed = self.likelihood.targets(transform(images, self.transforms, generator), generator)
         targets = self.likelihood.targets(images, generator)
-        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.bf16):
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.bf16):
             loss = self.objective(
                 self.model, self.likelihood, targets, transformed, generator, warmup=warmup, annealing=annealing
             )

@@ -14,6 +14,7 @@ ROWS = {
     "mutual_information": ("mutual information, nats", 1.0, 2),
     "active_units": ("active units", 1.0, 1),
     "reconstruction_mse": ("reconstruction error, mse", 1.0, 4),
+    "chamfer": ("reconstruction error, Chamfer", 1.0, 4),
     "probe_accuracy": ("linear probe, %", 100.0, 1),
     "probe_accuracy_untrained": ("linear probe, untrained encoder, %", 100.0, 1),
     "consistency_kl": ("consistency KL, nats", 1.0, 2),
@@ -39,7 +40,10 @@ def table_lines(columns: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[list
     """The table's cells, line by line, the first being the header. "-" stands for a figure that there is none of."""
     summaries = [summarize_metrics(column) for column in columns.values()]
     lines = [["metric", *columns]]
+    known = {name for column in columns.values() for each in column for name in each}
     for metric, (label, factor, decimals) in ROWS.items():
+        if metric not in known:
+            continue  # of another modality
         lines.append([label, *(_cell(each.get(metric), factor, decimals) for each in summaries)])
     return lines
 

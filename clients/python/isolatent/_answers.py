@@ -23,13 +23,19 @@ from isolatent._errors import (
     status_error,
 )
 from isolatent._retry import retry_after
-from isolatent._wire import PNG, SAFETENSORS, Call
+from isolatent._wire import PLY, PNG, SAFETENSORS, Call
 from isolatent.types import Model, Posterior
 
 _ITEM = re.compile(r"^/input/(\d{1,9})(?:/|$)")
 _PROBLEM = "application/problem+json"
 _SHOWN = 3
 """How many inputs an error message names."""
+_SIGNATURES = {PNG: b"\x89PNG\r\n\x1a\n", PLY: b"ply\n"}
+"""How the files of a type begin."""
+
+
+Axes = dict[str, tuple[int, ...]]
+"""By the name of a tensor: the numbers of axes that it may have."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ class Answer:
 
 def posteriors(answer: Answer, call: Call) -> list[Posterior]:
     """The posteriors in the order of the inputs. Raises APIResponseError."""
-    tensors, metadata = _tensors(answer, call, {"mean": 2, "variance": 2, "kl": 1})
+    tensors, metadata = _tensors(answer, call, {"mean": (2,), "variance": (2,), "kl": (1,)})
     mean, variance, kl = tensors["mean"], tensors["variance"], tensors["kl"]
     if mean.shape != variance.shape:
         raise _unexpected(answer, call, f"mean {mean.shape} and variance {variance.shape} differ in shape")
@@ -64,20 +70,20 @@ def posteriors(answer: Answer, call: Call) -> list[Posterior]:
 
 def embeddings(answer: Answer, call: Call) -> NDArray[np.float32]:
     """The embeddings (N, d) in the order of the inputs. Raises APIResponseError."""
-    return _tensors(answer, call, {"embedding": 2})[0]["embedding"]
+    return _tensors(answer, call, {"embedding": (2,)})[0]["embedding"]
 
 
 def reconstruction(answer: Answer, call: Call) -> NDArray[np.float32]:
-    """The one reconstruction (H, W, C). Raises APIResponseError."""
-    tensors, _ = _tensors(answer, call, {"reconstruction": 4, "error": 1})
+    """The one reconstruction: pixels (H, W, C) or points (P', 3). Raises APIResponseError."""
+    tensors, _ = _tensors(answer, call, {"reconstruction": (4, 3), "error": (1,)})
     return np.array(tensors["reconstruction"][0])  # the caller's own, writeable
 
 
-def png(answer: Answer, call: Call) -> bytes:
-    """The content of a PNG file. Raises APIResponseError."""
-    _expect_type(answer, call, PNG)
-    if not answer.content.startswith(b"\x89PNG\r\n\x1a\n"):
-        raise _unexpected(answer, call, "the content is no PNG")
+def file(answer: Answer, call: Call) -> bytes:
+    """The content of a file of the type that was asked for. Raises APIResponseError."""
+    _expect_type(answer, call, call.accept)
+    if not answer.content.startswith(_SIGNATURES[call.accept]):
+        raise _unexpected(answer, call, f"the content is no file of {call.accept}")
     return answer.content
 
 
@@ -134,19 +140,20 @@ def out_of_time(url: str, timeout: float, call: Call) -> APITimeoutError:
     return APITimeoutError(message, url=url, inputs=call.names)
 
 
-def _tensors(answer: Answer, call: Call, axes: dict[str, int]) -> tuple[_safetensors.Tensors, dict[str, str]]:
+def _tensors(answer: Answer, call: Call, axes: Axes) -> tuple[_safetensors.Tensors, dict[str, str]]:
     """The tensors named in `axes`, checked for their number of axes and one row per input."""
     _expect_type(answer, call, SAFETENSORS)
     try:
         tensors, metadata = _safetensors.parse(answer.content)
     except ValueError as error:
         raise _unexpected(answer, call, f"the tensors cannot be read ({error})") from None
-    for name, ndim in axes.items():
+    for name, counts in axes.items():
         if name not in tensors:
             raise _unexpected(answer, call, f"the tensor {name!r} is missing")
         shape = tensors[name].shape
-        if len(shape) != ndim or shape[0] != len(call.items):
-            raise _unexpected(answer, call, f"{name} {shape}, expected {len(call.items)} rows and {ndim} axes")
+        if len(shape) not in counts or shape[0] != len(call.items):
+            expected = f"{len(call.items)} rows and {' or '.join(map(str, counts))} axes"
+            raise _unexpected(answer, call, f"{name} {shape}, expected {expected}")
     return tensors, metadata
 
 

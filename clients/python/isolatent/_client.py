@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import httpx2
 import numpy as np
@@ -22,6 +22,8 @@ from isolatent.types import Model, Posterior
 
 logger = logging.getLogger("isolatent")
 
+_FILES = {"png": _wire.PNG, "ply": _wire.PLY}
+
 
 class Client:
     """A connection pool to one service. Close it, or use it in a `with` block; threads may share it.
@@ -31,8 +33,9 @@ class Client:
     and waits together. A request that fails in passing (no connection, 408, 429, 502, 503, 504) is repeated up to
     `max_retries` times. An `http_client` passed in is used as it is and not closed.
 
-    An input is a path, the bytes of an image file, a binary file object, a PIL image, or a uint8 array (H, W) or
-    (H, W, C). `model` may be left out when the service has one model.
+    An input is a path, the bytes of a file or a binary file object, of a picture, point cloud or mesh; a PIL image, or
+    a uint8 array (H, W) or (H, W, C) of pixels; a point cloud or mesh of Open3D or trimesh, or a float32 or float64
+    array (M, 3) of points. `model` may be left out when the service has one model.
 
     Every method that asks the service raises APIConnectionError, APITimeoutError, APIStatusError (a subclass per
     status) or APIResponseError; every method that takes inputs raises InputError for one that cannot be sent.
@@ -59,7 +62,7 @@ class Client:
 
     def posterior(self, input: Input, model: str | None = None) -> Posterior:  # noqa: A002 (the API's own word)
         """The posterior of one input: mean (d,), variance (d,) float32 and kl in nats."""
-        call = _wire.posteriors([_single(input, "posteriors")], model)
+        call = _wire.posteriors([_single(input, "posteriors() or embed()")], model)
         return _answers.posteriors(self._send(call), call)[0]
 
     def posteriors(
@@ -78,22 +81,37 @@ class Client:
         """The embeddings (N, d) float32 of one or many inputs, in their order, at most `batch_size` to a request.
 
         One input gives (1, d), none (0, d). An iterable is read no further than the batch in hand, so a generator
-        may be longer than memory. An array (H, W), or (H, W, C) with C = 1 or 3, is one input; any other array is a
-        batch along its first axis, (N, H, W) or (N, H, W, C).
+        may be longer than memory. A uint8 array (H, W), or (H, W, C) with C = 1 or 3, is one picture, any other a
+        batch along its first axis, (N, H, W) or (N, H, W, C). A float array (M, 3) is one point cloud, (N, M, 3) are
+        N; clouds of different sizes go in a list.
         """
         calls = (_wire.embeddings(batch, model) for batch in _batches(inputs, batch_size))
         rows = [_answers.embeddings(self._send(call), call) for call in calls]
         return np.concatenate(rows) if rows else np.empty((0, self._latent_size(model)), np.float32)
 
     def reconstruct(self, input: Input, model: str | None = None) -> NDArray[np.float32]:  # noqa: A002
-        """What the model keeps of one input: the decoder's output (H, W, C) for the posterior mean, 0..1 float32."""
-        call = _wire.reconstructions([_single(input, "reconstructions")], model)
+        """What the model keeps of one input: the decoder's output for the posterior mean, float32.
+
+        Of a picture, pixels (H, W, C) in 0..1; of a point cloud, points (P', 3) in the frame that the model sees, which
+        after the normalization `unit_sphere` is centred on the origin and has radius 1.
+        """
+        call = _wire.reconstructions([_single(input, "one call for each")], model)
         return _answers.reconstruction(self._send(call), call)
 
-    def reconstruct_png(self, input: Input, model: str | None = None) -> bytes:  # noqa: A002
-        """The reconstruction of one input as the content of an 8-bit PNG file."""
-        call = _wire.reconstructions([_single(input, "reconstructions")], model, _wire.PNG)
-        return _answers.png(self._send(call), call)
+    def reconstruct_file(
+        self,
+        input: Input,  # noqa: A002
+        kind: Literal["png", "ply"],
+        model: str | None = None,
+    ) -> bytes:
+        """The reconstruction of one input as the content of a file: 8-bit PNG of a picture, binary PLY of a cloud.
+
+        Raises NotAcceptableError where the model reconstructs the other of the two.
+        """
+        if kind not in _FILES:
+            raise ValueError(f"kind={kind!r}, expected png or ply; for others save what reconstruct() returns")
+        call = _wire.reconstructions([_single(input, "one call for each")], model, _FILES[kind])
+        return _answers.file(self._send(call), call)
 
     def models(self) -> list[Model]:
         """The models that the service offers."""
@@ -184,9 +202,9 @@ class Client:
         return answer if response.is_success else _answers.refusal(answer, call)
 
 
-def _single(value: Any, many: str) -> Item:
+def _single(value: Any, instead: str) -> Item:
     if not is_one(value):
-        raise InputError(f"a {type(value).__name__} of several inputs; use {many}() or embed(), or pass one input")
+        raise InputError(f"a {type(value).__name__} of several inputs; use {instead}, or pass one input")
     return to_item(value)
 
 

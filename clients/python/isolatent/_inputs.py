@@ -1,23 +1,23 @@
-"""Whatever a caller may pass as an input becomes items: a name for messages, and bytes or pixels to send.
+"""Whatever a caller may pass as an input becomes items: a name for messages, and the bytes or the array to send.
 
-Nothing is re-encoded with loss and nothing is imported for it: a picture object is recognised by its methods.
+Nothing is re-encoded with loss and nothing is imported for it: the objects of other libraries are recognised by their
+attributes. Arrays are judged in _arrays, pictures in _pictures, clouds and meshes in _clouds.
 """
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
-import numpy as np
-from numpy.typing import NDArray
-
+from isolatent import _arrays, _clouds, _pictures
+from isolatent._arrays import Array, Pixels, Points
+from isolatent._clouds import Geometry
 from isolatent._errors import InputError
-
-Pixels: TypeAlias = NDArray[np.uint8]
+from isolatent._pictures import Picture
 
 
 @runtime_checkable
@@ -29,45 +29,23 @@ class File(Protocol):
         ...
 
 
-@runtime_checkable
-class Picture(Protocol):
-    """A PIL image, by its attributes."""
-
-    mode: str
-
-    def save(self, fp: Any, format: str, **options: Any) -> None:  # noqa: A002 (PIL's own name)
-        """Write the picture to `fp`."""
-        ...
-
-    def load(self) -> Any:
-        """Decode the pixels, where that has been put off."""
-        ...
-
-    def getexif(self) -> Any:
-        """The EXIF tags, among them the orientation."""
-        ...
-
-
-Input: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | File | Picture | Pixels"
-"""One input: a path, the bytes of a file, a binary file object, a PIL image, or uint8 pixels (H, W) or (H, W, C)."""
+Input: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | File | Picture | Geometry | Array"
+"""One input: a path, the bytes of a file, a binary file object; a PIL image, or uint8 pixels (H, W) or (H, W, C); a
+point cloud or mesh of Open3D, trimesh or laspy, or float32 or float64 points (M, 3)."""
 
 ALLOWED = (
-    "allowed are a path, the bytes of an image file, a binary file object, a PIL image, "
-    "or a uint8 array (height, width[, channels])"
+    "allowed are a path, the bytes of a file, a binary file object, a PIL image, a uint8 array (height, width[, "
+    "channels]), a point cloud or mesh of Open3D or trimesh, or a float array (M, 3)"
 )
-
-_PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
-_ORIENTATION = 0x0112
-"""The EXIF tag that says how a camera was held."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One input, ready to send: `data` is the content of a file, or pixels (H, W) or (H, W, C)."""
+    """One input, ready to send: `data` is the content of a file, pixels (H, W) or (H, W, C), or points (M, 3)."""
 
     index: int
     name: str
-    data: bytes | Pixels
+    data: bytes | Pixels | Points
 
     @property
     def size(self) -> int:
@@ -81,15 +59,16 @@ class Item:
 def is_one(value: object) -> bool:
     """Whether `value` is one input rather than an iterable of them.
 
-    An array is one input when it has the axes of a picture: (H, W), or (H, W, C) with C = 1 or 3. Any other array is
-    a batch along its first axis: (N, H, W) or (N, H, W, C). So an array of three axes whose last is 1 or 3 is a
-    picture; pictures that are themselves 1 or 3 pixels wide go in a list.
+    An array of floating point is one cloud (M, 3) or a batch (N, M, 3). Any other array is one picture when it has the
+    axes of one: (H, W), or (H, W, C) with C = 1 or 3; else a batch along its first axis: (N, H, W) or (N, H, W, C). So
+    a uint8 array of three axes whose last is 1 or 3 is a picture; pictures that are themselves 1 or 3 pixels wide go
+    in a list. An array of texts or objects is a list of them.
     """
-    if isinstance(value, np.ndarray):
-        return value.ndim < 3 or (value.ndim == 3 and value.shape[-1] in (1, 3))
-    return isinstance(value, str | bytes | bytearray | memoryview | os.PathLike | File | Picture) or not isinstance(
-        value, Iterable
-    )
+    if isinstance(value, Array):
+        return _arrays.is_one_array(value)
+    if isinstance(value, str | bytes | bytearray | memoryview | os.PathLike | File | Picture | Geometry):
+        return True
+    return _is_named(value) or not isinstance(value, Iterable)
 
 
 def to_items(values: Input | Iterable[Input]) -> Iterator[Item]:
@@ -106,13 +85,25 @@ def to_item(value: object, index: int = 0) -> Item:
             return Item(index, os.fsdecode(value), _read_path(value, label))
         case bytes() | bytearray() | memoryview():
             return Item(index, label, _not_empty(bytes(value), label))
-        case np.ndarray():
-            return Item(index, label, _pixels(value, label))
+        case Array():
+            return Item(index, label, _arrays.checked(_arrays.to_numpy(value, label), label))
         case Picture():
-            return Item(index, _name(value, label), _png(value, label))
+            return Item(index, _name(value, label), _pictures.png(value, label))
         case File():
             return Item(index, _name(value, label), _read_file(value, label))
+        case _ if isinstance(value, Geometry):
+            return Item(index, label, _clouds.to_data(value, label))
+        case list() | tuple():
+            hint = "pass the numbers of one input as an array, numpy.asarray(numbers), and several inputs as one list"
+            raise InputError(f"{label} is a {type(value).__name__}; {hint}")
+    if _is_named(value):
+        raise InputError(f"{label} is a {type(value).__name__}; pass what is in it, as an array or a list of inputs")
     raise InputError(f"{label} is a {type(value).__name__}; {ALLOWED}")
+
+
+def _is_named(value: object) -> bool:
+    """Whether iterating would give the names of what is in it: a dict, npz file, HDF5 group or data frame."""
+    return isinstance(value, Mapping) or hasattr(value, "columns")
 
 
 def _read_path(value: str | os.PathLike[str], label: str) -> bytes:
@@ -122,7 +113,7 @@ def _read_path(value: str | os.PathLike[str], label: str) -> bytes:
         raise InputError(f"{label}: {_short(text)} is a URL, and URLs are not fetched; pass the bytes it leads to")
     try:
         if path.is_dir():
-            hint = f"sorted(Path({text!r}).glob('*.png'))"
+            hint = f"sorted(Path({text!r}).glob('*.png')), or '*.ply'"
             raise InputError(f"{label}: {text} is a directory; pass its files, such as {hint}")
         return _not_empty(path.read_bytes(), f"{label}: {text}")
     except FileNotFoundError:
@@ -161,44 +152,5 @@ def _name(value: object, label: str) -> str:
 
 def _not_empty(data: bytes, what: str) -> bytes:
     if not data:
-        raise InputError(f"{what} has 0 bytes; pass the content of an image file, and files not yet read to their end")
+        raise InputError(f"{what} has 0 bytes; pass the content of a file, and files not yet read to their end")
     return data
-
-
-def _png(picture: Picture, label: str) -> bytes:
-    """The picture as PNG, or as TIFF where PNG lacks its mode; both keep every pixel and the orientation."""
-    buffer = io.BytesIO()
-    try:
-        picture.load()  # turns some formats upright
-        tags = picture.getexif()
-        camera = type(tags)()  # the orientation alone: other tags describe the file that the picture came from
-        camera[_ORIENTATION] = tags.get(_ORIENTATION, 1)
-        if picture.mode in _PNG_MODES:
-            picture.save(buffer, "PNG", compress_level=1, exif=camera)
-        else:
-            picture.save(buffer, "TIFF", compression="raw", exif=camera)
-    except (OSError, KeyError, ValueError) as error:
-        raise InputError(
-            f'{label}: the picture of mode {picture.mode} cannot be saved ({error}); pass image.convert("RGB")'
-        ) from None
-    return buffer.getvalue()
-
-
-def _pixels(array: NDArray[Any], label: str) -> Pixels:
-    what = f"{label} is an array {array.shape} of {array.dtype}"
-    if array.dtype != np.uint8:
-        raise InputError(f"{what}, expected uint8 pixels 0..255; {_conversion(array.dtype)}")
-    if array.ndim not in (2, 3) or 0 in array.shape:
-        raise InputError(f"{what}, expected one picture (height, width) or (height, width, channels)")
-    return array
-
-
-def _conversion(dtype: np.dtype[Any]) -> str:
-    match dtype.kind:
-        case "f":
-            return "convert values in 0..1 with (array * 255).round().astype(numpy.uint8)"
-        case "b":
-            return "convert with array.astype(numpy.uint8) * 255"
-        case "i" | "u":
-            return "convert values in 0..255 with array.astype(numpy.uint8)"
-    return ALLOWED

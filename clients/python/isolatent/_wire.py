@@ -18,6 +18,7 @@ from isolatent._inputs import Item
 SAFETENSORS = "application/x-safetensors"
 NPY = "application/x-npy"
 PNG = "image/png"
+PLY = "model/ply"
 JSON = "application/json"
 
 BATCH_BYTES = 32 * 2**20
@@ -77,7 +78,7 @@ def embeddings(items: Sequence[Item], model: str | None) -> Call:
 
 
 def reconstructions(items: Sequence[Item], model: str | None, accept: str = SAFETENSORS) -> Call:
-    """Ask for the reconstructions of `items`; `accept` may be image/png for a single one."""
+    """Ask for the reconstructions of `items`; `accept` may be the type of a file for a single one."""
     return _inference("/v1/reconstructions", items, model, accept)
 
 
@@ -99,10 +100,10 @@ def batches(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:
 
 
 def _inference(path: str, items: Sequence[Item], model: str | None, accept: str) -> Call:
-    """A POST of `items`: many pictures of one shape as an npy array (N, H, W[, C]), all else as a form, a part each."""
+    """A POST of `items`: arrays alike as one npy array (N, H, W[, C]) or (N, M, 3), all else as a form, a part each."""
     params = {} if model is None else {"model": model}
     arrays = [item.data for item in items if isinstance(item.data, np.ndarray)]
-    if len(arrays) == len(items) > 1 and len({array.shape for array in arrays}) == 1:
+    if len(arrays) == len(items) > 1 and len({(array.shape, array.dtype) for array in arrays}) == 1:
         body = _npy(np.stack(arrays))
         return Call("POST", path, accept, params, {"Content-Type": NPY}, content=body, items=tuple(items))
     return Call("POST", path, accept, params, parts=tuple(_part(item) for item in items), items=tuple(items))

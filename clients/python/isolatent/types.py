@@ -113,11 +113,13 @@ class Model:
     """The name to pass as `model=`."""
     version: str
     modality: str
-    provider: str
-    """The execution provider in use, such as CPUExecutionProvider."""
+    """What it takes: `image` or `point_cloud`."""
+    provider: str | None
+    """The execution provider in use, such as CPUExecutionProvider; None until the model is ready."""
     ready: bool
     input: Mapping[str, Any] = field(hash=False)
-    """What one input becomes before the encoder: for images height, width, channels, resize and fill."""
+    """What one input becomes before the encoder. For images: height, width, channels, resize and fill. For point
+    clouds: points, how many it is sampled to; sampling, random or farthest; normalization, unit_sphere or none."""
     latent_size: int
     """d, the length of every embedding, mean and variance."""
     metrics: Mapping[str, Any] = field(repr=False, hash=False)

@@ -1,29 +1,60 @@
 """Bytes and numbers from outside become the arrays an encoder takes. One way for training, serving and batch jobs.
 
-A new modality is one new file beside images.py and one line in `_DECODERS`.
+A new modality is one new file beside pixels.py and clouds.py, and one line in `_MODALITIES`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from isolatent_export.inputs import images, npy
+from isolatent_export.inputs import clouds, npy, pixels
 from isolatent_export.inputs.errors import InputError, Limits
-from isolatent_export.manifest import ImageInput
+from isolatent_export.manifest import InputSpec
 
-__all__ = ["InputError", "Limits", "decode_array", "decode_batch", "decode_item", "decode_numbers"]
+__all__ = [
+    "InputError",
+    "Limits",
+    "decode_array",
+    "decode_arrays",
+    "decode_batch",
+    "decode_item",
+    "decode_numbers",
+    "is_item",
+]
 
 Array = NDArray[Any]
 
-_DECODERS: dict[str, Callable[[bytes, ImageInput, Limits], Array]] = {"image": images.decode}
+
+class Modality(Protocol):
+    """What this package asks of the module of a modality. `spec` is the modality's own."""
+
+    def decode(self, data: bytes, spec: Any, limits: Limits, /) -> Array:
+        """One file as the array of shape `spec.shape`."""
+
+    def parse(self, data: bytes, /) -> Array:
+        """The array of an npy file, of any shape."""
+
+    def is_item(self, shape: tuple[int, ...], spec: Any, /) -> bool:
+        """Whether an array of this shape is one item."""
+
+    def wrong_shape(self, shape: tuple[int, ...], spec: Any, batch: str, /) -> InputError:
+        """What to say of an array of another shape."""
+
+    def convert(self, items: Array, spec: Any, limits: Limits, /) -> Array:
+        """Items (N, ...), each of a shape that `is_item` accepts, as (N, *spec.shape)."""
+
+    def from_numbers(self, numbers: Array, /) -> Array:
+        """Numbers of JSON in the dtype that `convert` takes."""
 
 
-def decode_item(data: bytes, spec: ImageInput, limits: Limits) -> Array:
-    """One file's bytes (an image, or an npy array of one item) as the array of shape `spec.shape`.
+_MODALITIES: dict[str, Modality] = {"image": pixels, "point_cloud": clouds}
+
+
+def decode_item(data: bytes, spec: InputSpec, limits: Limits) -> Array:
+    """One file's bytes (an image, a cloud or a mesh, or an npy array of one item) as the array of shape `spec.shape`.
 
     Raises InputError with the reason and the remedy.
     """
@@ -33,37 +64,51 @@ def decode_item(data: bytes, spec: ImageInput, limits: Limits) -> Array:
         raise InputError(
             "too_many_bytes", f"{len(data)} bytes, the limit is {limits.item_bytes} per item; send a smaller file"
         )
+    modality = _MODALITIES[spec.modality]
     if data.startswith(npy.MAGIC):
-        return decode_array(npy.parse(data), spec)
-    return _DECODERS[spec.modality](data, spec, limits)
+        return decode_array(modality.parse(data), spec, limits)
+    return modality.decode(data, spec, limits)
 
 
-def decode_batch(data: bytes, spec: ImageInput, limits: Limits) -> Array:
-    """An npy file of items (N, H, W[, C]) uint8 as one array (N, H, W, C), without a per-item loop.
+def decode_batch(data: bytes, spec: InputSpec, limits: Limits) -> Array:
+    """An npy file of items, images (N, H, W[, C]) uint8 or clouds (N, M, 3), as one array (N, *spec.shape).
 
-    An array of a single item's shape counts as one item. Raises InputError.
+    An array of a single item's shape counts as one item; there is no per-item loop. Raises InputError.
     """
-    array = npy.parse(data)
-    if array.ndim > 0 and _matches(array.shape, spec):
-        return decode_array(array, spec)[None]
-    if array.ndim == 0 or not _matches(array.shape[1:], spec):
-        raise _wrong_shape(array.shape, spec, batch="N")
+    array = _MODALITIES[spec.modality].parse(data)
+    if is_item(array.shape, spec):
+        return decode_array(array, spec, limits)[None]
+    return decode_arrays(array, spec, limits)
+
+
+def decode_array(array: Array, spec: InputSpec, limits: Limits = Limits()) -> Array:
+    """One item given as an array: pixels (H, W) or (H, W, C) uint8, or points (M, 3).
+
+    Raises InputError on another shape or dtype.
+    """
+    if not is_item(array.shape, spec):
+        raise _MODALITIES[spec.modality].wrong_shape(array.shape, spec, "")
+    item: Array = _MODALITIES[spec.modality].convert(array[None], spec, limits)[0]
+    return item
+
+
+def decode_arrays(array: Array, spec: InputSpec, limits: Limits = Limits()) -> Array:
+    """Items given as one array, pixels (N, H, W[, C]) uint8 or points (N, M, 3), as (N, *spec.shape).
+
+    Raises InputError on another shape or dtype, and when there are none or too many.
+    """
+    modality = _MODALITIES[spec.modality]
+    if array.ndim == 0 or not is_item(array.shape[1:], spec):
+        raise modality.wrong_shape(array.shape, spec, "N")
     if len(array) == 0:
         raise InputError("empty_input", "an array of 0 items; send at least one")
     if len(array) > limits.items:
         raise InputError("too_many_items", f"{len(array)} items, the limit is {limits.items}; send several requests")
-    return np.ascontiguousarray(_pixels(array).reshape(len(array), *spec.shape))
+    return modality.convert(array, spec, limits)
 
 
-def decode_array(array: Array, spec: ImageInput) -> Array:
-    """One item given as an array (H, W) or (H, W, C) uint8. Raises InputError on another shape or dtype."""
-    if not _matches(array.shape, spec):
-        raise _wrong_shape(array.shape, spec)
-    return np.ascontiguousarray(_pixels(array).reshape(spec.shape))
-
-
-def decode_numbers(numbers: Any, spec: ImageInput, limits: Limits) -> list[Array] | None:
-    """Nested lists of integers 0..255 as items: one item or a batch of them, told apart by the shape.
+def decode_numbers(numbers: Any, spec: InputSpec, limits: Limits) -> list[Array] | None:
+    """Nested lists of numbers as items, integers 0..255 or points x, y, z: one or a batch, told apart by the shape.
 
     `numbers` must hold no strings: NumPy would reserve room for the longest one everywhere. Returns None when it is no
     rectangular nest of numbers. Raises InputError when it is one of a wrong shape.
@@ -74,33 +119,14 @@ def decode_numbers(numbers: Any, spec: ImageInput, limits: Limits) -> list[Array
         return None
     if array.dtype.kind not in "iuf" or array.ndim < 2:
         return None
-    if _matches(array.shape, spec):
-        return [decode_array(_whole(array), spec)]
-    if not _matches(array.shape[1:], spec):
-        raise _wrong_shape(array.shape, spec)
-    if len(array) > limits.items:
-        raise InputError("too_many_items", f"{len(array)} items, the limit is {limits.items}; send several requests")
-    return list(_whole(array).reshape(len(array), *spec.shape))
+    modality = _MODALITIES[spec.modality]
+    if is_item(array.shape, spec):
+        return [decode_array(modality.from_numbers(array), spec, limits)]
+    if not is_item(array.shape[1:], spec):
+        raise modality.wrong_shape(array.shape, spec, "")
+    return list(decode_arrays(modality.from_numbers(array), spec, limits))
 
 
-def _matches(shape: tuple[int, ...], spec: ImageInput) -> bool:
-    return shape == spec.shape or (spec.channels == 1 and shape == spec.shape[:2])
-
-
-def _wrong_shape(shape: tuple[int, ...], spec: ImageInput, batch: str = "") -> InputError:
-    got = ", ".join(map(str, shape))
-    expected = ", ".join([*batch, *map(str, spec.shape)])
-    axes = ", ".join([*batch, "height", "width", "channels"])
-    return InputError("wrong_shape", f"shape ({got}), the model takes ({expected}) as ({axes}); resize, or send a file")
-
-
-def _pixels(array: Array) -> Array:
-    if array.dtype != np.uint8:
-        raise InputError("wrong_dtype", f"dtype {array.dtype}, the model takes uint8 pixels 0..255; convert the array")
-    return array
-
-
-def _whole(array: Array) -> Array:
-    if not (np.isfinite(array).all() and (array >= 0).all() and (array <= 255).all() and (array % 1 == 0).all()):
-        raise InputError("wrong_dtype", "pixels are whole numbers 0..255; multiply values in 0..1 by 255 and round")
-    return array.astype(np.uint8)
+def is_item(shape: tuple[int, ...], spec: InputSpec) -> bool:
+    """Whether an array of this shape is one item: (H, W[, C]) for images, (M, 3) for clouds of any number of points."""
+    return _MODALITIES[spec.modality].is_item(tuple(shape), spec)

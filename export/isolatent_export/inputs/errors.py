@@ -23,4 +23,11 @@ class Limits:
 
     item_bytes: int = 32 * 2**20
     pixels: int = 16_000_000
+    points: int = 2_000_000
+    """Points of a cloud, or vertices or triangles of a mesh."""
     items: int = 1024
+
+    @property
+    def unpacked_bytes(self) -> int:
+        """How much a compressed cloud may unpack to: xyz in double precision and about as much beside it, per point."""
+        return 64 * self.points

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import tokenize
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from isolatent_export.inputs.errors import InputError
 
 MAGIC = npy_format.MAGIC_PREFIX
 
-_ALLOWED = (np.dtype("u1"), np.dtype("<f4"))
+PIXELS = (np.dtype("u1"), np.dtype("<f4"))
+"""What a file of images may hold: pixels, and floats, which are refused later with advice of their own."""
 
 _DEEPEST = 8  # far more axes than any input has, far fewer than NumPy's limit
 
@@ -23,8 +25,10 @@ _HEADER_ERRORS = (ValueError, SyntaxError, TypeError, EOFError, RecursionError, 
 # What NumPy's header parser raises on text that is not one.
 
 
-def parse(data: bytes) -> NDArray[Any]:
-    """The array in the npy file `data`, as a view of it: uint8 or little-endian float32.
+def parse(
+    data: bytes, takes: Callable[[np.dtype[Any]], bool] = PIXELS.__contains__, wanted: str = "uint8 pixels"
+) -> NDArray[Any]:
+    """The array in the npy file `data`, as a view of it, where `takes` says yes to its dtype; errors name the `wanted`.
 
     Raises InputError for anything else, among it object arrays and headers that claim more or less than is there.
     """
@@ -42,8 +46,8 @@ def parse(data: bytes) -> NDArray[Any]:
         raise
     except _HEADER_ERRORS as error:
         raise InputError("undecodable", f"not an npy file ({_first_line(error)}); write it with numpy.save") from None
-    if dtype not in _ALLOWED:
-        raise InputError("wrong_dtype", f"npy dtype {dtype}; send uint8 pixels or little-endian float32")
+    if dtype.hasobject or not takes(dtype):
+        raise InputError("wrong_dtype", f"npy dtype {str(dtype)[:80]}; send {wanted}")
     if len(shape) > _DEEPEST or any(not isinstance(side, int) or not 0 <= side <= len(data) for side in shape):
         raise InputError("undecodable", f"npy shape {shape} is not possible; write it with numpy.save")
     body = len(data) - stream.tell()

@@ -9,6 +9,7 @@ import logging
 import signal
 import socket
 import sys
+import warnings
 from pathlib import Path
 
 import uvicorn
@@ -35,8 +36,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     limits = parser.add_argument_group("limits per request")
     limits.add_argument("--max-request-bytes", default=_LIMITS.request_bytes, type=_positive, metavar="N")
     limits.add_argument("--max-pixels", default=_LIMITS.pixels, type=_positive, metavar="N", help="per image")
+    limits.add_argument("--max-points", default=_LIMITS.points, type=_positive, metavar="N", help="per point cloud")
     limits.add_argument("--max-items", default=_LIMITS.items, type=_positive, metavar="N")
     limits.add_argument("--deadline", default=_LIMITS.deadline_seconds, type=_seconds, metavar="SECONDS")
+    limits.add_argument(
+        "--parse-timeout",
+        default=_LIMITS.parse_seconds,
+        type=_seconds,
+        metavar="SECONDS",
+        help="for one untrusted file, in a process of its own (default: %(default)g)",
+    )
+    limits.add_argument(
+        "--parse-memory",
+        default=_LIMITS.parse_megabytes,
+        type=_megabytes,
+        metavar="MIB",
+        help="for one untrusted file, in a process of its own (default: %(default)s)",
+    )
     parser.add_argument("--json", action="store_true", help="print where it listens as one JSON object")
 
 
@@ -44,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT. Raises CommandError for bundles or addresses that cannot be served."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # its warnings quote what clients sent
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # remarks on what clients sent
     settings = _settings(args)
     bundles = [_open(path) for path in settings.bundles]
     failures: list[Exception] = []
@@ -70,8 +87,11 @@ def _settings(args: argparse.Namespace) -> Settings:
     limits = RequestLimits(
         request_bytes=args.max_request_bytes,
         pixels=args.max_pixels,
+        points=args.max_points,
         items=args.max_items,
         deadline_seconds=args.deadline,
+        parse_seconds=args.parse_timeout,
+        parse_megabytes=args.parse_memory,
     )
     return Settings(
         bundles=tuple(args.bundles),
@@ -154,6 +174,13 @@ def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is not positive")
+    return number
+
+
+def _megabytes(text: str) -> int:
+    number = int(text)
+    if number < 16:
+        raise argparse.ArgumentTypeError(f"{number} MiB are too few to read anything; give 16 or more")
     return number
 
 

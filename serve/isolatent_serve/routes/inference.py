@@ -39,7 +39,7 @@ async def create_embeddings(request: Request) -> Response:
     **openapi.inference(RECONSTRUCTIONS, ReconstructionList),
 )
 async def create_reconstructions(request: Request) -> Response:
-    """The decoder's output for each input's posterior mean, pixels in 0..1, and its mean squared error per pixel."""
+    """The decoder's output for each input's posterior mean, pixels in 0..1 or points, and its reconstruction error."""
     return await infer(request, RECONSTRUCTIONS)
 
 
@@ -79,13 +79,15 @@ async def _run(
         decoded = await running.decoder.decode(body.inputs, model.manifest.input)
     except InputError as error:
         raise at("/input", error) from None
-    media_type = negotiate(request.headers.get("Accept"), answers.offers(output, decoded.count))
-    alone = chosen.on_error == "request" or media_type == answers.PNG
-    if alone:
+    media_type = negotiate(
+        request.headers.get("Accept"), answers.offers(output, model.manifest.modality, decoded.count)
+    )
+    all_or_none = chosen.on_error == "request" or media_type in answers.WHOLE
+    if all_or_none:
         results.require_all(decoded, decoded.errors)
     computed = await model.engine.run(output.compute, decoded.array) if len(decoded.array) else {}
     result = results.collect(decoded, computed, output.shapes(model.manifest))
-    if alone:
+    if all_or_none:
         results.require_all(decoded, result.errors)
     answer = answers.Answer(result, output, model.manifest, chosen)
     if answer.is_costly:

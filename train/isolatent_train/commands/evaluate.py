@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from isolatent.cli import CommandError
 from isolatent_export.bundle import MANIFEST, BundleError
+from isolatent_export.manifest import ImageInput, InputSpec
 from isolatent_train.commands.train import choose_device
 from isolatent_train.config import DataSection
 from isolatent_train.data import DataError, Splits, load_data, source_names
@@ -119,20 +120,25 @@ def _section(trained: Trained, data: str | None) -> DataSection:
     """How the training data is loaded, or how `data` becomes what the model takes."""
     if data is None:
         return trained.config.data
-    spec = trained.spec
-    shape = {"size": (spec.height, spec.width), "channels": spec.channels, "resize": spec.resize, "fill": spec.fill}
-    return trained.config.data.model_copy(update={"spec": data, **shape})
+    return trained.config.data.model_copy(update={"spec": data, **_shape(trained.spec)})
+
+
+def _shape(spec: InputSpec) -> dict[str, Any]:
+    """The data settings that make inputs what `spec` says."""
+    if isinstance(spec, ImageInput):
+        return {"size": (spec.height, spec.width), "channels": spec.channels, "resize": spec.resize, "fill": spec.fill}
+    return {"points": spec.points, "normalization": spec.normalization, "sampling": spec.sampling}
 
 
 def _require_fitting(trained: Trained, splits: Splits, spec: str) -> None:
     if splits.spec.shape != trained.spec.shape:
         raise DataError(
-            f"data {spec}: images of shape {splits.spec.shape}, {trained.path} takes {trained.spec.shape}; "
-            "evaluate on data of that size"
+            f"data {spec}: inputs of shape {splits.spec.shape}, {trained.path} takes {trained.spec.shape}; "
+            "evaluate on data of that kind and size"
         )
     for name, part in (("test", splits.test), ("training", splits.train)):
         if len(part) == 0:
-            raise DataError(f"data {spec}: the {name} split is empty; give more images or another --data")
+            raise DataError(f"data {spec}: the {name} split is empty; give more inputs or another --data")
 
 
 # ---- measure, keep, show ----
@@ -141,8 +147,8 @@ def _require_fitting(trained: Trained, splits: Splits, spec: str) -> None:
 def _measure(
     path: str, trained: Trained, splits: Splits, args: argparse.Namespace, device: torch.device
 ) -> dict[str, Any]:
-    with tqdm(total=len(splits.test), unit="image", disable=None, desc=path, leave=False) as bar:
-        metrics = evaluate(trained, splits, samples=args.samples, device=device, on_images=bar.update)
+    with tqdm(total=len(splits.test), unit="input", disable=None, desc=path, leave=False) as bar:
+        metrics = evaluate(trained, splits, samples=args.samples, device=device, on_inputs=bar.update)
     if args.data is None:
         keep(trained, metrics)
     return metrics
@@ -175,7 +181,7 @@ def _print_table(groups: list[Group], results: dict[str, dict[str, Any]], sample
     seeds = sorted({len(group.paths) for group in groups})
     sizes = sorted({metrics["test_examples"] for metrics in results.values()})
     over = f"mean ± standard deviation [95 % interval of the mean] over n = {_numbers(seeds)} seeds"
-    print(f"{over if seeds[-1] > 1 else 'one seed'}; N = {_numbers(sizes)} test images, S = {samples}")
+    print(f"{over if seeds[-1] > 1 else 'one seed'}; N = {_numbers(sizes)} test inputs, S = {samples}")
     for note in dict.fromkeys(metrics["probe_note"] for metrics in results.values() if "probe_note" in metrics):
         print(f"linear probe: {note}")
 

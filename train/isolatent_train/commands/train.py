@@ -6,6 +6,7 @@ RECIPE is a built-in name or a .toml file. SPEC says what to train on: docs/data
     isolatent train digits --set objective.arm=base --set seed=1 --out runs/digits-base
     isolatent train mnist --data idx:DIR
     isolatent train photos --data images:DIR
+    isolatent train clouds --data clouds:DIR
     torchrun --standalone --nproc-per-node 2 -m isolatent train mnist --data idx:DIR
 """
 

@@ -8,19 +8,22 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from isolatent_train.config import DataSection
-from isolatent_train.data import cifar10, digits, hf, idx, images, npz, omniglot
+from isolatent_train.data import cifar10, clouds, digits, hf, idx, images, modelnet, npz, omniglot, shapes
 from isolatent_train.data.splits import DataError, Labelled, Rejected, Splits
 
 __all__ = ["DataError", "Labelled", "Rejected", "Splits", "load_data", "source_names"]
 
 _SOURCES: dict[str, Callable[[str, DataSection], Splits]] = {
     "cifar10": cifar10.load,
+    "clouds": clouds.load,
     "digits": digits.load,
     "hf": hf.load,
     "idx": idx.load,
     "images": images.load,
+    "modelnet": modelnet.load,
     "npz": npz.load,
     "omniglot": omniglot.load,
+    "shapes": shapes.load,
 }
 
 

@@ -46,6 +46,16 @@ def require_file(place: str, source: str) -> Path:
     return file
 
 
+def require_path(place: str, source: str) -> Path:
+    """The file or folder that SOURCE:PLACE names. Raises DataError."""
+    if not place:
+        raise DataError(f"data {source!r}: which file? write {source}:FILE or {source}:DIR")
+    path = Path(place).expanduser()
+    if not path.is_file() and not path.is_dir():
+        raise DataError(f"data '{source}:{place}': no such file or folder; check the path")
+    return path
+
+
 def npz_names(path: Path) -> set[str]:
     """Names of the arrays in an npz archive. Raises DataError when it is none or holds more than LARGEST bytes."""
     try:

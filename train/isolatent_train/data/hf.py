@@ -22,8 +22,9 @@ from isolatent_export.inputs import InputError
 from isolatent_export.inputs.images import FORMATS
 from isolatent_train.config import DataSection
 from isolatent_train.data.decoding import decode_all, one_line, report
-from isolatent_train.data.images import CHANNELS, SIZE
-from isolatent_train.data.parts import finish, input_spec, labelled, split
+from isolatent_train.data.forms import IMAGES
+from isolatent_train.data.images import NATIVE
+from isolatent_train.data.parts import finish, labelled, split
 from isolatent_train.data.splits import DataError, Labelled, Rejected, Splits
 
 PARTS = {
@@ -49,18 +50,18 @@ def load(place: str, section: DataSection) -> Splits:
     encoded = {part: _encoded(table, image_column) for part, table in tables.items() if _usable(labels[part])}
     if "train" not in encoded:
         raise DataError(f"{what}: training images without a label; remove them, or the column {label_column}")
-    spec = input_spec(section, *_native(encoded["train"], image_column))
+    spec = IMAGES.spec(section, _native(encoded["train"], image_column))
     parts: dict[str, Labelled] = {}
     rejected: list[Rejected] = []
     for part, table in encoded.items():
         names = [f"{part}[{index}]" for index in range(len(table))]
         decoded = decode_all(names, _Reader(table, image_column), spec, what, strict=section.strict)
         kept = labels[part]
-        parts[part] = labelled(decoded.pixels, None if kept is None else kept[decoded.kept], f"{what}: {part}")
+        parts[part] = labelled(decoded.inputs, None if kept is None else kept[decoded.kept], f"{what}: {part}")
         rejected += decoded.rejected
     report(rejected, sum(map(len, encoded.values())), what)
     split_parts = split(parts["train"], section, validation=parts.get("validation"), test=parts.get("test"))
-    return finish(section, *split_parts, classes=classes, rejected=tuple(rejected))
+    return finish(section, *split_parts, classes=classes, rejected=tuple(rejected), spec=spec)
 
 
 def _open(place: str, what: str) -> Any:
@@ -143,8 +144,8 @@ class _Reader:
         return data
 
 
-def _native(table: Any, column: str) -> tuple[tuple[int, int], int]:
-    """Size (H, W) and channels that a sample of the images has in common, or those of image folders."""
+def _native(table: Any, column: str) -> tuple[int, int, int]:
+    """Shape (H, W, C) that a sample of the images has in common, or that of image folders."""
     read, sizes, modes = _Reader(table, column), set(), set()
     for index in sorted({len(table) * k // SAMPLE for k in range(SAMPLE)} if len(table) else ()):
         try:
@@ -153,7 +154,8 @@ def _native(table: Any, column: str) -> tuple[tuple[int, int], int]:
                 modes.add(image.mode)
         except (InputError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             continue  # left out and named when all are decoded
-    size = sizes.pop() if len(sizes) == 1 else SIZE
-    if max(size) > LARGEST_NATIVE:
-        size = SIZE
-    return size, 1 if modes and all(mode in ("1", "L") or mode.startswith("I") for mode in modes) else CHANNELS
+    height, width = sizes.pop() if len(sizes) == 1 else NATIVE[:2]
+    if max(height, width) > LARGEST_NATIVE:
+        height, width = NATIVE[:2]
+    grey = modes and all(mode in ("1", "L") or mode.startswith("I") for mode in modes)
+    return height, width, 1 if grey else NATIVE[2]

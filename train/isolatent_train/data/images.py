@@ -1,120 +1,20 @@
 """`images:DIR`: a folder of image files of any format, size and mode that the service takes.
 
-One sub-folder per class, searched to any depth, or all files directly in DIR (no labels). Hidden files and sidecars
-such as .txt and .json are passed over; every other file must be an image, or is left out and named. Links that lead out
-of DIR and linked folders are not followed. Parts are drawn by class from the sorted relative paths with the split seed.
+One sub-folder per class, searched to any depth, or all files directly in DIR (no labels). Sidecars such as .txt and
+.json are passed over; every other file must be an image, or is left out and named.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-
-import numpy as np
-
 from isolatent_train.config import DataSection
-from isolatent_train.data.decoding import LIMITS, decode_all, one_line, report
-from isolatent_train.data.files import require_folder
-from isolatent_train.data.parts import finish, input_spec, labelled, name_labels, split
-from isolatent_train.data.splits import DataError, Rejected, Splits
+from isolatent_train.data.folders import SIDECARS, load_folder
+from isolatent_train.data.forms import IMAGES
+from isolatent_train.data.splits import Splits
 
-SIZE, CHANNELS = (64, 64), 3
+NATIVE = (64, 64, 3)
 """What an image becomes where the section does not say."""
-
-SIDECARS = frozenset(
-    f".{suffix}"
-    for suffix in (
-        *("txt", "md", "rst", "pdf", "html", "py", "ipynb"),
-        *("json", "jsonl", "csv", "tsv", "xml", "yaml", "yml", "mat"),
-        *("toml", "ini", "cfg", "log", "db"),
-    )
-)
-"""Suffixes of files that lie beside images and are none."""
-
-_SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
-
-
-@dataclass(frozen=True)
-class _Found:
-    files: list[str]  # relative paths with "/", sorted
-    refused: list[Rejected]  # sorted by path
 
 
 def load(place: str, section: DataSection) -> Splits:
     """Decode every file and split by class. Raises DataError: nothing there, nothing readable, or too few."""
-    root = require_folder(place, "images")
-    what = f"data 'images:{place}'"
-    found = _find(root)
-    if section.strict and found.refused:
-        raise DataError(f"{what}: {found.refused[0].path}: {found.refused[0].reason} (data.strict stops at the first)")
-    if not found.files:
-        first = f" ({found.refused[0].path}: {found.refused[0].reason})" if found.refused else ""
-        raise DataError(f"{what}: no image files{first}; put them there, one sub-folder per class or all in one")
-    _require_classes(found.files, what)
-
-    spec = input_spec(section, SIZE, CHANNELS)
-    decoded = decode_all(found.files, lambda i: _read(root / found.files[i]), spec, what, strict=section.strict)
-    rejected = tuple(sorted((*found.refused, *decoded.rejected), key=lambda item: item.path))
-    report(rejected, len(found.files) + len(found.refused), what)
-
-    labels, classes = None, None
-    if "/" in found.files[0]:
-        folders = np.array([one_line(found.files[i].split("/")[0]) for i in decoded.kept])
-        (labels,), classes = name_labels(folders, what=what)
-    data = labelled(decoded.pixels, labels, what)
-    return finish(section, *split(data, section), classes=classes, rejected=rejected)
-
-
-def _find(root: Path) -> _Found:
-    files, refused = [], []
-    for path, problem in _walk(root):
-        name = path.relative_to(root).as_posix()
-        if problem:
-            refused.append(Rejected(one_line(name), problem))
-        else:
-            files.append(name)
-    if any("/" in name for name in files):  # classes: files beside their folders belong to none
-        outside = [name for name in files if "/" not in name]
-        refused += [Rejected(one_line(name), "lies beside the class folders; move it into one") for name in outside]
-        files = [name for name in files if "/" in name]
-    return _Found(sorted(files), sorted(refused, key=lambda item: item.path))
-
-
-def _walk(root: Path) -> Iterator[tuple[Path, str]]:
-    """Every file and link that is not passed over, with the reason where it is not to be read."""
-    inside, closed = os.path.realpath(root), list[OSError]()
-    for folder, folders, names in os.walk(root, onerror=closed.append):  # does not follow linked folders
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in (*folders, *names):
-            path = Path(folder, name)
-            if name.startswith(".") or (name in names and path.suffix.lower() in SIDECARS):
-                continue
-            if path.is_symlink():
-                yield path, _why_not_followed(path, inside)
-            elif name in names:
-                yield path, "" if path.is_file() else "not a regular file; remove it"
-    for error in closed:
-        yield Path(error.filename), f"a folder that cannot be opened ({error.strerror}); check its permissions"
-
-
-def _why_not_followed(link: Path, inside: str) -> str:
-    target = Path(os.path.realpath(link))  # ends on a loop of links, too
-    if not target.is_relative_to(inside):
-        return "a link out of the folder; copy what it shows"
-    return "" if target.is_file() else "a link to a folder or to nothing; copy what it should show"
-
-
-def _require_classes(files: list[str], what: str) -> None:
-    folders = {name.split("/")[0] for name in files if "/" in name}
-    if "train" in folders and folders <= _SPLIT_NAMES:
-        raise DataError(
-            f"{what}: {', '.join(sorted(folders))} look like parts, not classes; name one of them (images:DIR/train), "
-            "or merge them"
-        )
-
-
-def _read(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(LIMITS.item_bytes + 1)  # one more is refused, without reading all of a huge file
+    return load_folder("images", place, section, IMAGES.spec(section, NATIVE), SIDECARS | {".txt", ".csv", ".tsv"})

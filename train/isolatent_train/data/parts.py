@@ -1,4 +1,4 @@
-"""From a source's arrays to Splits: checks, drawing of parts, the section's size, channels and limit.
+"""From a source's arrays to Splits: checks, drawing of parts, the section's specification and limit.
 
 A source reads its files and calls, in this order, `labelled` on its arrays, `hold_out` or `split` where the files fix
 no parts, and `finish`.
@@ -11,44 +11,28 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
 from torch import Tensor
 
-from isolatent_export.manifest import ImageInput
+from isolatent_export.manifest import InputSpec
 from isolatent_train.config import DataSection
-from isolatent_train.data.decoding import conform
+from isolatent_train.data.forms import IMAGES, Form, form_of
 from isolatent_train.data.splits import DataError, Labelled, Rejected, Splits
 from isolatent_train.streams import stream
 
 FEWEST = 10
-"""Fewer images than this are not worth splitting into three parts."""
+"""Fewer inputs than this are not worth splitting into three parts."""
 
 
-def input_spec(section: DataSection, size: tuple[int, int], channels: int) -> ImageInput:
-    """What one image becomes: the section's size and channels, or the given ones. Raises DataError."""
-    height, width = section.size or size
-    values: dict[str, Any] = {"height": height, "width": width, "channels": section.channels or channels}
-    try:
-        return ImageInput(**values, resize=section.resize, fill=section.fill)
-    except ValidationError:
-        raise DataError(
-            f"data {section.spec!r}: inputs of {height} x {width} are not possible; set data.size to 1..4096"
-        ) from None
-
-
-def labelled(pixels: NDArray[Any], labels: NDArray[Any] | None, what: str) -> Labelled:
-    """Arrays (N, H, W) or (N, H, W, C) uint8 and (N,) or (N, 1) integers, checked. Raises DataError naming `what`."""
-    if pixels.ndim == 3:
-        pixels = pixels[..., None]  # (N, H, W, 1)
-    if pixels.ndim != 4 or pixels.shape[3] not in (1, 3) or 0 in pixels.shape[1:]:
-        raise DataError(f"{what}: images of shape {pixels.shape}; store (N, H, W), (N, H, W, 1) or (N, H, W, 3)")
-    if pixels.dtype != np.uint8:
-        raise DataError(f"{what}: images of dtype {pixels.dtype}; store uint8 pixels 0..255")
+def labelled(inputs: NDArray[Any], labels: NDArray[Any] | None, what: str, form: Form = IMAGES) -> Labelled:
+    """Arrays of inputs (N, ...) of a form and of labels (N,) or (N, 1), integers. Raises DataError naming `what`."""
+    checked = _tensor(form.checked(inputs, what))
     if labels is None:
-        return Labelled(_tensor(pixels), None)
-    if labels.shape not in ((len(pixels),), (len(pixels), 1)):
-        raise DataError(f"{what}: labels of shape {labels.shape} for {len(pixels)} images; store one label per image")
-    return Labelled(_tensor(pixels), _tensor(labels.reshape(-1).astype(np.int64)))
+        return Labelled(checked, None)
+    if labels.shape not in ((len(inputs),), (len(inputs), 1)):
+        raise DataError(
+            f"{what}: labels of shape {labels.shape} for {len(inputs)} {form.noun}s; store one label per {form.noun}"
+        )
+    return Labelled(checked, _tensor(labels.reshape(-1).astype(np.int64)))
 
 
 def name_labels(*labels: NDArray[Any] | None, what: str) -> tuple[list[NDArray[np.int64] | None], tuple[str, ...]]:
@@ -69,16 +53,16 @@ def name_labels(*labels: NDArray[Any] | None, what: str) -> tuple[list[NDArray[n
 
 
 def share(data: Labelled, fraction: float) -> int:
-    """How many images a fraction of `data` is, at least 1."""
+    """How many inputs a fraction of `data` is, at least 1."""
     return max(1, round(len(data) * fraction))
 
 
 def hold_out(
     data: Labelled, count: int, section: DataSection, purpose: str, *, stratified: bool = False
 ) -> tuple[Labelled, Labelled]:
-    """What remains and `count` images drawn with the split seed, both in the order drawn.
+    """What remains and `count` inputs drawn with the split seed, both in the order drawn.
 
-    Stratified, every class gives its share and keeps at least one image. Raises DataError when there are too few.
+    Stratified, every class gives its share and keeps at least one input. Raises DataError when there are too few.
     """
     generator = stream(section.split_seed, f"split {purpose}")
     order = torch.randperm(len(data), generator=generator)
@@ -89,9 +73,10 @@ def hold_out(
         held = torch.arange(len(data)) >= len(data) - count  # the last ones
     if int(held.sum()) < count or count >= len(data):
         classes = "" if data.labels is None else f" of {len(data.labels.unique())} classes"
+        inputs = f"{form_of(data.inputs).noun}s"
         raise DataError(
-            f"data {section.spec!r}: {len(data)} images{classes} are too few to set {count} aside for {purpose}; "
-            "add images, or lower data.validation and data.test"
+            f"data {section.spec!r}: {len(data)} {inputs}{classes} are too few to set {count} aside for {purpose}; "
+            f"add {inputs}, or lower data.validation and data.test"
         )
     return data[order[~held]], data[order[held]]
 
@@ -101,11 +86,13 @@ def split(
 ) -> tuple[Labelled, Labelled, Labelled]:
     """Train, validation and test parts, stratified; the section's fractions of `data` where a part is not given.
 
-    Every part is in an order drawn with the split seed. Raises DataError when there are too few images.
+    Every part is in an order drawn with the split seed. Raises DataError when there are too few inputs.
     """
     if len(data) < FEWEST:
+        inputs = f"{form_of(data.inputs).noun}s"
         raise DataError(
-            f"data {section.spec!r}: {len(data)} images are too few to train, validate and test; give {FEWEST} or more"
+            f"data {section.spec!r}: {len(data)} {inputs} are too few to train, validate and test; "
+            f"give {FEWEST} or more"
         )
     rest, validation_count, test_count = data, share(data, section.validation), share(data, section.test)
     if test is None:
@@ -120,7 +107,7 @@ def split(
 
 
 def shuffled(data: Labelled, section: DataSection, purpose: str) -> Labelled:
-    """The same images in an order drawn with the split seed, so that the first so many are no single class."""
+    """The same inputs in an order drawn with the split seed, so that the first so many are no single class."""
     return data[torch.randperm(len(data), generator=stream(section.split_seed, f"order {purpose}"))]
 
 
@@ -132,20 +119,24 @@ def finish(
     *,
     classes: tuple[str, ...] | None = None,
     rejected: tuple[Rejected, ...] = (),
+    spec: InputSpec | None = None,
 ) -> Splits:
-    """The parts as Splits with the section's size, channels and limit; None keeps those of the pixels.
+    """The parts as Splits, with the section's limit.
 
+    Inputs that are not yet what `spec` says (None) become what the section says, or keep their own size and channels.
     Raises DataError when a part is empty, or when a class of another part does not appear in train.
     """
+    form = form_of(train.inputs)
     for name, part in (("training", train), ("validation", validation), ("test", test)):
         if len(part) == 0:
-            raise DataError(f"data {section.spec!r}: no {name} images; check that the files are complete")
+            raise DataError(f"data {section.spec!r}: no {name} {form.noun}s; check that the files are complete")
     _require_known_classes(section, train, (validation, test), classes)
-    height, width, channels = train.pixels.shape[1:]
-    spec = input_spec(section, (height, width), channels)
-    train, validation, test = (
-        Labelled(conform(part.pixels, spec), part.labels) for part in (train[: section.limit], validation, test)
-    )
+    train = train[: section.limit]
+    if spec is None:
+        spec = form.spec(section, train.inputs.shape[1:])
+        train, validation, test = (
+            Labelled(form.conform(part.inputs, spec), part.labels) for part in (train, validation, test)
+        )
     return Splits(spec, train, validation, test, classes, rejected)
 
 
@@ -184,4 +175,5 @@ def _require_known_classes(
     strange = {label for part in others if part.labels is not None for label in part.labels.unique().tolist()} - known
     if strange:
         names = ", ".join(classes[label] if classes else str(label) for label in sorted(strange)[:5])
-        raise DataError(f"data {section.spec!r}: no training images of {names}; add some, or remove the class")
+        inputs = f"{form_of(train.inputs).noun}s"
+        raise DataError(f"data {section.spec!r}: no training {inputs} of {names}; add some, or remove the class")

@@ -1,4 +1,4 @@
-"""What every data source delivers: pixels and labels, split once and for all."""
+"""What every data source delivers: inputs and labels, split once and for all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from isolatent_export.manifest import ImageInput
+from isolatent_export.manifest import InputSpec
 
 
 class DataError(ValueError):
@@ -17,20 +17,20 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Labelled:
-    """Pixels (N, H, W, C) uint8 and, where the source has them, labels (N,) int64 counted from 0."""
+    """Pixels (N, H, W, C) uint8 or points (N, P, 3) float32; labels (N,) int64 from 0, where the source has them."""
 
-    pixels: Tensor
+    inputs: Tensor
     labels: Tensor | None
 
     def __len__(self) -> int:
-        return len(self.pixels)
+        return len(self.inputs)
 
     def __getitem__(self, index: slice | Tensor) -> Labelled:
-        return Labelled(self.pixels[index], None if self.labels is None else self.labels[index])
+        return Labelled(self.inputs[index], None if self.labels is None else self.labels[index])
 
     def to(self, device: torch.device) -> Labelled:
         """The same on a device."""
-        return Labelled(self.pixels.to(device), None if self.labels is None else self.labels.to(device))
+        return Labelled(self.inputs.to(device), None if self.labels is None else self.labels.to(device))
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Rejected:
 class Splits:
     """Disjoint train, validation and test parts, and what one input is."""
 
-    spec: ImageInput
+    spec: InputSpec
     train: Labelled
     validation: Labelled
     test: Labelled
@@ -60,11 +60,11 @@ class Splits:
         return {"train": len(self.train), "validation": len(self.validation), "test": len(self.test)}
 
     def fingerprint(self) -> str:
-        """sha256 over the pixels and labels of every part in order: equal only for the same items, split alike."""
+        """sha256 over the inputs and labels of every part in order: equal only for the same items, split alike."""
         digest = hashlib.sha256()
         for name, part in (("train", self.train), ("validation", self.validation), ("test", self.test)):
-            digest.update(f"{name} {tuple(part.pixels.shape)}".encode())
-            for values in (part.pixels, part.labels):
+            digest.update(f"{name} {tuple(part.inputs.shape)}".encode())
+            for values in (part.inputs, part.labels):
                 if values is not None:
                     digest.update(values.cpu().contiguous().view(-1).numpy().data)
         return digest.hexdigest()

@@ -8,11 +8,18 @@ import torch
 from torch import Tensor
 
 from isolatent_train.models import VAE
-from isolatent_train.pixels import to_images
 from isolatent_train.posterior import DiagonalGaussian
 
-BATCH = 1024
-"""Images on the device at once."""
+LARGEST = 1024
+"""Inputs on the device at once at most."""
+
+PAIRS = 2**24
+"""Pairs of points on the device at once: nets of point clouds compare every point of a cloud with every other."""
+
+
+def batch_size(inputs: Tensor) -> int:
+    """How many of the inputs (N, ...) as stored go to the device at once."""
+    return LARGEST if inputs.ndim == 4 else max(1, min(LARGEST, PAIRS // inputs.shape[1] ** 2))
 
 
 def device_of(model: VAE) -> torch.device:
@@ -22,14 +29,21 @@ def device_of(model: VAE) -> torch.device:
 
 @torch.inference_mode()
 def posteriors(
-    model: VAE, pixels: Tensor, *, prepare: Callable[[Tensor], Tensor] = lambda images: images, batch: int = BATCH
+    model: VAE,
+    inputs: Tensor,
+    *,
+    prepare: Callable[[Tensor], Tensor] = lambda tensors: tensors,
+    batch: int | None = None,
 ) -> DiagonalGaussian:
-    """q(z|x) of pixels (N, H, W, C) uint8 on any device; `prepare` maps images (B, C, H, W) to what is encoded.
+    """q(z|x) of inputs (N, ...) as stored, on any device; `prepare` maps what networks take to what is encoded.
 
     Returns N posteriors on the model's device.
     """
     device = device_of(model)
-    parts = [model.encode(prepare(to_images(part.to(device)))) for part in pixels.split(batch)]
+    parts = [
+        model.encode(prepare(model.codec.to_network(part.to(device))))
+        for part in inputs.split(batch or batch_size(inputs))
+    ]
     return DiagonalGaussian(torch.cat([p.mean for p in parts]), torch.cat([p.log_variance for p in parts]))
 
 

@@ -29,12 +29,12 @@ def negative_log_likelihood(
     *,
     samples: int,
     generator: torch.Generator,
-    on_images: Callable[[int], None] = lambda _count: None,
+    on_inputs: Callable[[int], None] = lambda _count: None,
 ) -> Tensor:
     """-log 1/S sum_s p(x, z_s) / q(z_s) in nats, one value per image (Burda et al. 2016, eq. 8).
 
     observed: x (N, C, H, W) as the likelihood observes it; posterior: the N proposals q; samples: S. Returns (N,).
-    `on_images` is called with the number of images that were just done.
+    `on_inputs` is called with the number of images that were just done.
     """
     chunk = min(samples, 64)
     images = max(1, min(DECODED, BUDGET // observed[0].numel()) // chunk)
@@ -42,7 +42,7 @@ def negative_log_likelihood(
     for start in range(0, len(observed), images):
         part = slice(start, start + images)
         parts.append(_of_part(model, likelihood, posterior[part], observed[part], samples, chunk, generator))
-        on_images(len(parts[-1]))
+        on_inputs(len(parts[-1]))
     return torch.cat(parts)
 
 

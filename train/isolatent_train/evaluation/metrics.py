@@ -1,40 +1,50 @@
-"""All metrics of one trained model on one data set, from untransformed test images unless said otherwise.
+"""All metrics of one trained model on one data set, from untransformed test inputs unless said otherwise.
 
-The likelihood is that of pixels as the likelihood observes them, drawn once. KL and mutual information are those of
-what training encodes; probe, active units, reconstruction and consistency those of the images as they are, which are
-what a served model receives.
+The likelihood is that of data as the likelihood observes it, drawn once. KL and mutual information are those of what
+training encodes; probe, active units, reconstruction and consistency those of the inputs as they are, which are what a
+served model receives.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from isolatent_train.data import Labelled, Splits
 from isolatent_train.evaluation.consistency import consistency
-from isolatent_train.evaluation.encoding import BATCH, device_of, posteriors
+from isolatent_train.evaluation.encoding import batch_size, device_of, posteriors
 from isolatent_train.evaluation.information import active_units, mutual_information
 from isolatent_train.evaluation.likelihood import negative_log_likelihood
-from isolatent_train.evaluation.probe import Probe, linear_probe, sample
+from isolatent_train.evaluation.probe import PROBES, Probe, linear_probe, sample
 from isolatent_train.evaluation.strengths import consistency_by_strength
+from isolatent_train.geometry import chamfer_distance
 from isolatent_train.likelihoods import Likelihood
 from isolatent_train.models import VAE
-from isolatent_train.pixels import to_images
 from isolatent_train.posterior import DiagonalGaussian
 from isolatent_train.run import Trained
 from isolatent_train.streams import stream
-from isolatent_train.transforms import Affine, Transform, transform
+from isolatent_train.transforms import Affine, Transform, Transforms, transform
 
 EVALUATION_SEED = 1959
 """All models are evaluated with the same draws of transformations, binarisation and latents."""
 
 COPIES = 5
-"""Transformed copies per test image."""
+"""Transformed copies per test input."""
+
+USUAL: dict[str, Sequence[Transform]] = {
+    "image": (Affine(),),
+    "point_cloud": TypeAdapter(Transforms).validate_python("cloud"),
+}
+"""What a model is tested with that was trained without transformations."""
+
+ERRORS = {"image": "reconstruction_mse", "point_cloud": "chamfer"}
+"""Modality -> name of its reconstruction error."""
 
 
 @torch.inference_mode()
@@ -44,73 +54,85 @@ def evaluate(
     *,
     samples: int = 1000,
     device: torch.device | None = None,
-    on_images: Callable[[int], None] = lambda _count: None,
+    on_inputs: Callable[[int], None] = lambda _count: None,
 ) -> dict[str, Any]:
     """The metrics by name, JSON-ready; `samples` is S of the likelihood. Units in docs/method.md.
 
-    A model trained without transformations is tested with the default affine one. A figure that this data cannot tell,
-    or that is not finite, is None. `on_images` is called with the number of images whose likelihood was just computed.
-    The model is moved to `device` and left there; the data stays where it is.
+    A model trained without transformations is tested with the usual ones of its modality. A figure that this data or
+    model cannot tell, or that is not finite, is None; point clouds, whose p(x|z) is an energy and no density, have no
+    NLL. `on_inputs` is called with the number of inputs that were just measured. The model is moved to `device` and
+    left there; the data stays where it is.
     """
-    model, likelihood, pixels = trained.model.to(device or torch.device("cpu")), trained.likelihood, splits.test.pixels
-    # The same draws as in `_nll`: where training encodes binary pixels, these are the observed ones.
+    model, likelihood, inputs = trained.model.to(device or torch.device("cpu")), trained.likelihood, splits.test.inputs
+    # The same draws as in `_likelihood`: where training encodes binary pixels, these are the observed ones.
     draws = _stream(model, "observe")
-    encoded = posteriors(model, pixels, prepare=lambda images: likelihood.targets(images, draws))
-    nll = float(_nll(model, likelihood, encoded, pixels, samples, on_images).mean())
-    plain = posteriors(model, pixels)
-    transforms = trained.config.transforms or (Affine(),)
+    encoded = posteriors(model, inputs, prepare=lambda tensors: likelihood.targets(tensors, draws))
+    plain = posteriors(model, inputs)
+    transforms = trained.config.transforms or USUAL[model.codec.modality]
+    errors = reconstruction_errors(model, likelihood, inputs, plain)
     found = {
-        "nll": nll,
-        "nll_samples": samples,
-        "bits_per_dim": nll / (pixels[0].numel() * math.log(2)),
+        **_likelihood(model, likelihood, encoded, inputs, samples, on_inputs),
         "kl": float(encoded.kl().mean()),
         "mutual_information": mutual_information(encoded, _stream(model, "marginal")),
-        "mutual_information_limit": math.log(len(pixels)),
+        "mutual_information_limit": math.log(len(inputs)),
         "active_units": active_units(plain.mean),
         "latent_size": model.latent,
-        "reconstruction_mse": float(reconstruction_errors(model, likelihood, pixels, plain).mean()),
+        ERRORS[model.codec.modality]: float(errors.mean()),
         **_probes(trained, model, splits),
-        **consistency(plain, _copies(model, pixels, transforms)),
-        "consistency_by_strength": consistency_by_strength(model, pixels, transforms),
-        "test_examples": len(pixels),
+        **consistency(plain, _copies(model, inputs, transforms)),
+        "consistency_by_strength": consistency_by_strength(model, inputs, transforms),
+        "test_examples": len(inputs),
     }
     return {name: _finite(value) for name, value in found.items()}
 
 
-def reconstruction_errors(model: VAE, likelihood: Likelihood, pixels: Tensor, posterior: DiagonalGaussian) -> Tensor:
-    """Mean squared error per pixel of the decoded posterior means, pixels in 0..1: one value per image (N,)."""
+def reconstruction_errors(model: VAE, likelihood: Likelihood, inputs: Tensor, posterior: DiagonalGaussian) -> Tensor:
+    """Error of the decoded posterior means of inputs (N, ...) as stored, one value per input (N,).
+
+    Images: mean squared error per pixel, pixels in 0..1. Point clouds: Chamfer distance.
+    """
+    size = batch_size(inputs)
     errors = []
-    for latents, part in zip(posterior.mode().split(BATCH), pixels.split(BATCH), strict=True):
-        gap = likelihood.mean(model.decode(latents)) - to_images(part.to(latents.device))
-        errors.append(gap.square().flatten(1).mean(1))
+    for latents, part in zip(posterior.mode().split(size), inputs.split(size), strict=True):
+        decoded = likelihood.mean(model.decode(latents))
+        given = model.codec.to_network(part.to(latents.device))
+        if model.codec.modality == "point_cloud":
+            errors.append(chamfer_distance(given, decoded))
+        else:
+            errors.append((decoded - given).square().flatten(1).mean(1))
     return torch.cat(errors)
 
 
-def _nll(
+def _likelihood(
     model: VAE,
     likelihood: Likelihood,
     encoded: DiagonalGaussian,
-    pixels: Tensor,
+    inputs: Tensor,
     samples: int,
-    on_images: Callable[[int], None],
-) -> Tensor:
+    on_inputs: Callable[[int], None],
+) -> dict[str, Any]:
+    """NLL in nats and bits per dimension; nothing where p(x|z) is no density."""
+    if not likelihood.is_density:
+        on_inputs(len(inputs))
+        return {}
     draws, latents = _stream(model, "observe"), _stream(model, "latents")
-    values = []
-    for index, part in enumerate(pixels.split(BATCH)):
-        observed = likelihood.observe(to_images(part.to(device_of(model))), draws)
-        proposals = encoded[index * BATCH : index * BATCH + len(part)]
+    values, size = [], batch_size(inputs)
+    for index, part in enumerate(inputs.split(size)):
+        observed = likelihood.observe(model.codec.to_network(part.to(device_of(model))), draws)
+        proposals = encoded[index * size : index * size + len(part)]
         values.append(
             negative_log_likelihood(
-                model, likelihood, proposals, observed, samples=samples, generator=latents, on_images=on_images
+                model, likelihood, proposals, observed, samples=samples, generator=latents, on_inputs=on_inputs
             )
         )
-    return torch.cat(values)
+    nll = float(torch.cat(values).mean())
+    return {"nll": nll, "nll_samples": samples, "bits_per_dim": nll / (inputs[0].numel() * math.log(2))}
 
 
-def _copies(model: VAE, pixels: Tensor, transforms: tuple[Transform, ...]) -> list[DiagonalGaussian]:
+def _copies(model: VAE, inputs: Tensor, transforms: Sequence[Transform]) -> list[DiagonalGaussian]:
     streams = [_stream(model, "transform", index) for index in range(COPIES)]
     views = [partial(transform, transforms=transforms, generator=each) for each in streams]
-    return [posteriors(model, pixels, prepare=view) for view in views]
+    return [posteriors(model, inputs, prepare=view) for view in views]
 
 
 def _probes(trained: Trained, model: VAE, splits: Splits) -> dict[str, Any]:
@@ -131,10 +153,10 @@ def _probe(model: VAE, splits: Splits) -> Probe:
 
     def features(part: Labelled) -> Any:
         assert part.labels is not None
-        return posteriors(model, part.pixels).mode().cpu().numpy(), part.labels.cpu().numpy()
+        return posteriors(model, part.inputs).mode().cpu().numpy(), part.labels.cpu().numpy()
 
     used = splits.train[torch.from_numpy(sample(len(splits.train)))]
-    return linear_probe(features(used), features(splits.test))
+    return linear_probe(features(used), features(splits.test), classifier=PROBES[model.codec.modality])
 
 
 def _stream(model: VAE, purpose: str, index: int = 0) -> torch.Generator:

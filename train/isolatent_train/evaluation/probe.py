@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
 
 STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
 """Inverse regularisation strengths C to choose from."""
@@ -25,6 +27,9 @@ ORDER_SEED = 1959
 
 Array = NDArray[Any]
 
+Classifier = Callable[[float], Any]
+"""Inverse regularisation strength C -> an estimator of scikit-learn."""
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -36,8 +41,24 @@ class Probe:
     note: str | None = None
 
 
-def linear_probe(train: tuple[Array, Array], test: tuple[Array, Array], *, limit: int = EXAMPLES) -> Probe:
-    """Logistic regression on standardised features, each part being (features (N, d), labels (N,)).
+def logistic(strength: float) -> Any:
+    """Logistic regression: the field's probe of images."""
+    return LogisticRegression(C=strength, max_iter=ITERATIONS)
+
+
+def linear_svm(strength: float) -> Any:
+    """A linear support vector machine, one against the rest: the field's probe of point clouds."""
+    return LinearSVC(C=strength, dual="auto", max_iter=ITERATIONS, random_state=ORDER_SEED)
+
+
+PROBES: dict[str, Classifier] = {"image": logistic, "point_cloud": linear_svm}
+"""Modality -> its classifier."""
+
+
+def linear_probe(
+    train: tuple[Array, Array], test: tuple[Array, Array], *, classifier: Classifier = logistic, limit: int = EXAMPLES
+) -> Probe:
+    """A linear classifier of standardised features, each part being (features (N, d), labels (N,)).
 
     The examples are shuffled, the first `limit` used, C chosen on the last fifth of them, then all of them fitted.
     """
@@ -45,8 +66,8 @@ def linear_probe(train: tuple[Array, Array], test: tuple[Array, Array], *, limit
     features, labels = train[0][chosen], train[1][chosen]
     if len(np.unique(labels)) < 2:
         return Probe(None, 0, "the training split has one class only; evaluate with --data SPEC that has several")
-    strength = _choose(features, labels)
-    fitted, converged = _fit(strength, features, labels)
+    strength = _choose(classifier, features, labels)
+    fitted, converged = _fit(classifier, strength, features, labels)
     note = None if converged else f"the fit at C = {strength:g} did not converge in {ITERATIONS} iterations"
     return Probe(float(fitted.score(*test)), len(features), note)
 
@@ -56,21 +77,21 @@ def sample(count: int, limit: int = EXAMPLES) -> Array:
     return np.random.default_rng(ORDER_SEED).permutation(count)[:limit]
 
 
-def _choose(features: Array, labels: Array) -> float:
+def _choose(classifier: Classifier, features: Array, labels: Array) -> float:
     cut = len(features) * 4 // 5
     if len(np.unique(labels[:cut])) < 2:
         return 1.0  # too few examples to choose with
     scores = {
-        strength: _fit(strength, features[:cut], labels[:cut])[0].score(features[cut:], labels[cut:])
+        strength: _fit(classifier, strength, features[:cut], labels[:cut])[0].score(features[cut:], labels[cut:])
         for strength in STRENGTHS
     }
     return max(STRENGTHS, key=lambda strength: scores[strength])
 
 
-def _fit(strength: float, features: Array, labels: Array) -> tuple[Any, bool]:
+def _fit(classifier: Classifier, strength: float, features: Array, labels: Array) -> tuple[Any, bool]:
     """The fitted classifier, and whether the fit converged."""
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=ITERATIONS))
+    fitted = make_pipeline(StandardScaler(), classifier(strength))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
-        classifier.fit(features, labels)
-    return classifier, not any(issubclass(each.category, ConvergenceWarning) for each in caught)
+        fitted.fit(features, labels)
+    return fitted, not any(issubclass(each.category, ConvergenceWarning) for each in caught)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from isolatent_train.codecs import Modality
 
 
 @dataclass(frozen=True)
@@ -16,6 +19,9 @@ class Bernoulli:
     dynamic: binary pixels are drawn for each update, encoded and reconstructed. Otherwise the grey image is encoded and
     the expectation over its binary pixels is reconstructed, which is the cross-entropy with its grey levels.
     """
+
+    modality: ClassVar[Modality] = "image"
+    is_density: ClassVar[bool] = True
 
     dynamic: bool
 

@@ -7,10 +7,13 @@ that compare with published ones, and it cannot grow without bound where pixels 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from isolatent_train.codecs import Modality
 
 HALF_LEVEL = 0.5 / 255
 SMALLEST_LOG_SCALE = -7.0
@@ -22,6 +25,9 @@ class DiscretisedLogistic:
 
     The decoder puts out, per pixel and channel, the logit of the location and the log of the scale.
     """
+
+    modality: ClassVar[Modality] = "image"
+    is_density: ClassVar[bool] = True
 
     @property
     def description(self) -> str:

@@ -1,15 +1,24 @@
-"""p(x|z) of pixels: what every likelihood must be able to do."""
+"""p(x|z): what every likelihood must be able to do."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
+from isolatent_train.codecs import Modality
+
 
 class Likelihood(Protocol):
-    """How images become targets, how probable targets are, and what the decoder's output looks like."""
+    """How inputs become targets, how probable targets are, and what the decoder's output looks like.
+
+    Shapes are those of images; point clouds have (B, P, 3) in place of (B, C, H, W).
+    """
+
+    modality: ClassVar[Modality]
+    is_density: ClassVar[bool]
+    """Whether exp(log_prob) is normalised, so that a likelihood may be reported."""
 
     @property
     def description(self) -> str:

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from isolatent_train.codecs import Codec
 from isolatent_train.posterior import LOG_VARIANCE_RANGE, DiagonalGaussian
 
 
 class VAE(nn.Module):
-    """Encoder: images (B, C, H, W) -> mean, log-variance (B, d). Decoder: latents (B, d) -> (B, C', H, W)."""
+    """Encoder: images (B, C, H, W) or points (B, P, 3) -> mean, log-variance (B, d). Decoder: latents (B, d) ->
+    parameters of the likelihood, (B, C', H, W) or (B, P', 3).
+    """
 
-    def __init__(self, encoder: nn.Module, decoder: nn.Module, latent: int) -> None:
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, latent: int, codec: Codec) -> None:
         super().__init__()
+        self.codec = codec
         self.encoder = encoder
         self.decoder = decoder
         self.latent = latent
 
-    def encode(self, images: Tensor) -> DiagonalGaussian:
-        """Images (B, C, H, W) in 0..1 -> q(z|x) over (B, d), in float32 whatever the network computes in."""
-        mean, log_variance = self.encoder(images)
+    def encode(self, inputs: Tensor) -> DiagonalGaussian:
+        """Images in 0..1 or points -> q(z|x) over (B, d), in float32 whatever the network computes in."""
+        mean, log_variance = self.encoder(inputs)
         return DiagonalGaussian(mean.float(), log_variance.float())
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents (B, d) -> parameters of the likelihood (B, C', H, W), float32."""
+        """Latents (B, d) -> parameters of the likelihood, float32."""
         outputs: Tensor = self.decoder(latents)
         return outputs.float()
 

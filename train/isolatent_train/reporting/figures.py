@@ -17,7 +17,9 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from isolatent_train.evaluation.strengths import KINDS, Movement
+from isolatent_export.pictures import to_pixels
+from isolatent_train.evaluation.displacements import Kind
+from isolatent_train.evaluation.strengths import Movement
 from isolatent_train.evaluation.summary import summarize
 from isolatent_train.reporting.style import STEPS, colour, panels
 from isolatent_train.run import HISTORY
@@ -61,7 +63,7 @@ def loss_curves(histories: Sequence[Sequence[History]]) -> Figure | None:
         axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         _limit(axis, settled)
     for axis in axes[:: min(3, len(axes))]:
-        axis.set_ylabel("nats per image")
+        axis.set_ylabel("nats per input")
     return figure
 
 
@@ -72,14 +74,16 @@ def _limit(axis: Any, values: list[float]) -> None:
         axis.set_ylim(low - 0.05 * (high - low), high + 0.08 * (high - low))
 
 
-def strength_curves(columns: Sequence[Sequence[Mapping[str, Any]]], trained: Mapping[str, Sequence[float]]) -> Figure:
+def strength_curves(
+    columns: Sequence[Sequence[Mapping[str, Any]]], kinds: Mapping[str, Kind], trained: Mapping[str, Sequence[float]]
+) -> Figure:
     """Normalised KL above, retrieval below, against strength; a band is the 95 % interval over the column's seeds.
 
     columns: `consistency_by_strength` of each run; trained: strengths that models were trained with, dotted.
     """
-    figure, axes = panels(2 * len(KINDS), sharey="row")
-    for position, (name, kind) in enumerate(KINDS.items()):
-        above, below = axes[position], axes[position + len(KINDS)]
+    figure, axes = panels(2 * len(kinds), columns=len(kinds), sharey="row")
+    for position, (name, kind) in enumerate(kinds.items()):
+        above, below = axes[position], axes[position + len(kinds)]
         for index, column in enumerate(columns):
             _band(above, kind.strengths, [each[name]["kl_normalized"] for each in column], index)
             _band(below, kind.strengths, [each[name]["retrieval_top1"] for each in column], index)
@@ -91,8 +95,8 @@ def strength_curves(columns: Sequence[Sequence[Mapping[str, Any]]], trained: Map
         below.set_xlabel(kind.unit)
     axes[0].set_ylabel("KL, 1 = a stranger")
     axes[0].set_ylim(bottom=0)
-    axes[len(KINDS)].set_ylabel("original found")
-    axes[len(KINDS)].set_ylim(0, 1.03)
+    axes[len(kinds)].set_ylabel("original found")
+    axes[len(kinds)].set_ylim(0, 1.03)
     return figure
 
 
@@ -106,7 +110,7 @@ def _band(axis: Any, strengths: Sequence[float], curves: list[list[float | None]
 
 
 def histogram_bins(columns: Sequence[Mapping[str, Sequence[Movement]]]) -> dict[str, NDArray[np.float64]]:
-    """Bins per kind of transformation, in powers of ten, that hold all but the rarest images of every column."""
+    """Bins per kind of transformation, in powers of ten, that hold all but the rarest inputs of every column."""
     bins = {}
     for name in columns[0]:
         logs = np.concatenate([_logarithms(each) for column in columns for each in column[name]])
@@ -115,8 +119,10 @@ def histogram_bins(columns: Sequence[Mapping[str, Sequence[Movement]]]) -> dict[
     return bins
 
 
-def histograms(moved: Mapping[str, Sequence[Movement]], bins: Mapping[str, NDArray[np.float64]]) -> Figure:
-    """How the KL of single images is distributed at a weak, a middle and a strong transformation of each kind."""
+def histograms(
+    moved: Mapping[str, Sequence[Movement]], kinds: Mapping[str, Kind], bins: Mapping[str, NDArray[np.float64]]
+) -> Figure:
+    """How the KL of single inputs is distributed at a weak, a middle and a strong transformation of each kind."""
     figure, axes = panels(len(moved), height=2.5)
     for axis, (name, movements) in zip(axes, moved.items(), strict=True):
         edges = bins[name]
@@ -128,7 +134,7 @@ def histograms(moved: Mapping[str, Sequence[Movement]], bins: Mapping[str, NDArr
         axis.xaxis.set_major_formatter(lambda exponent, _position: f"{10.0**exponent:g}")
         axis.set_xlim(edges[0], edges[-1])
         axis.set_yticks([])
-        axis.set_title(f"{name}, {KINDS[name].unit}", pad=20)
+        axis.set_title(f"{name}, {kinds[name].unit}", pad=20)
         axis.set_xlabel("KL, nats")
         axis.legend(
             frameon=False,
@@ -139,7 +145,7 @@ def histograms(moved: Mapping[str, Sequence[Movement]], bins: Mapping[str, NDArr
             ncols=len(movements),
             handlelength=1.2,
         )
-    axes[0].set_ylabel("images")
+    axes[0].set_ylabel("inputs")
     return figure
 
 
@@ -158,11 +164,11 @@ def _round_logarithms(low: float, high: float) -> list[float]:
 
 
 def certainty(errors: Tensor, deviations: Tensor, index: int) -> Figure:
-    """Mean posterior standard deviation against reconstruction error, a dot per image (N,)."""
+    """Mean posterior standard deviation against reconstruction error, a dot per input (N,)."""
     figure, (axis,) = panels(1, height=2.6)
     size = 4 if len(errors) > 500 else 10
     axis.scatter(errors.cpu(), deviations.cpu(), s=size, color=colour(index), alpha=0.4, linewidths=0, rasterized=True)
-    axis.set_xlabel("reconstruction error, mse")
+    axis.set_xlabel("reconstruction error")
     axis.set_ylabel("mean posterior std")
     return figure
 
@@ -176,27 +182,33 @@ def rank_correlation(a: Tensor, b: Tensor) -> float | None:
     return float(spearmanr(a.cpu().numpy(), b.cpu().numpy()).statistic)
 
 
-def stability(turned: Sequence[Tensor], angles: Sequence[int], curves: Mapping[str, tuple[str, list[float]]]) -> Figure:
-    """Three images at several angles beside the curve of each model: label -> (colour, value per angle).
+def stability(
+    turned: Sequence[NDArray[Any]],
+    angles: Sequence[int],
+    curves: Mapping[str, tuple[str, list[float]]],
+    *,
+    what: str,
+) -> Figure:
+    """Three inputs at several angles beside the curve of each model: label -> (colour, value per angle).
 
-    turned: images (B, 1 or 3, H, W) at each angle.
+    turned: pictures (3, H, W, C) at each angle; what: their name, in the plural.
     """
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     parts: Any = figure.subfigures(1, 2, width_ratios=(1, 1.15))
     strips, plot = parts
-    shown = range(0, len(angles), 4)
+    shown = range(0, len(angles), (len(angles) - 1) // 4)
     grid = strips.subplots(3, len(shown))
     for column, index in enumerate(shown):
         for row in range(3):
-            grid[row][column].imshow(turned[index][row].permute(1, 2, 0), cmap="gray", vmin=0, vmax=1)
+            grid[row][column].imshow(to_pixels(turned[index][row]), cmap="gray", vmin=0, vmax=255)
             grid[row][column].set_axis_off()
         grid[0][column].set_title(f"{angles[index]}°", fontsize=9)
-    strips.suptitle("the same digits, turned", fontsize=11)
+    strips.suptitle(f"the same {what}, turned", fontsize=11)
     axes = plot.subplots()
     for label, (shade, values) in curves.items():
         axes.plot(angles, values, color=shade, label=label, marker="o", markersize=3)
     axes.set_xlabel("rotation, degrees")
-    axes.set_ylabel("KL(q(z|x turned) ‖ q(z|x)),\nas a fraction of that between different digits")
+    axes.set_ylabel(f"KL(q(z|x turned) ‖ q(z|x)),\nas a fraction of that between different {what}")
     axes.set_title("how far the posterior moves", fontsize=11)
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)

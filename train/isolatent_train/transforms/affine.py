@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,6 +20,7 @@ class Affine(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    modality: ClassVar[str] = "image"
 
     kind: Literal["affine"] = "affine"
     rotation: float = Field(default=15.0, ge=0, le=180)

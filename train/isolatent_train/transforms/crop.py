@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,6 +18,7 @@ class Crop(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    modality: ClassVar[str] = "image"
 
     kind: Literal["crop"] = "crop"
     area: float = Field(default=0.6, gt=0, le=1)

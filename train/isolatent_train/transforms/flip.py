@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,6 +13,7 @@ class Flip(BaseModel):
     """Each image is mirrored with a probability of its own draw."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    modality: ClassVar[str] = "image"
 
     kind: Literal["flip"] = "flip"
     probability: float = Field(default=0.5, ge=0, le=1)

@@ -42,9 +42,9 @@ COMMANDS = {
     "verify": Command("isolatent_export.commands.verify", "export", "check a bundle's hashes and golden outputs"),
     "serve": Command("isolatent_serve.commands.serve", "serve", "serve bundles over HTTP"),
     "models": Command("isolatent.cli.models", None, "list the models of a service"),
-    "posterior": Command("isolatent.cli.posterior", None, "posterior means and variances of files"),
-    "embed": Command("isolatent.cli.embed", None, "embeddings of many files, as one array file"),
-    "reconstruct": Command("isolatent.cli.reconstruct", None, "what the model keeps of a file, as a picture"),
+    "posterior": Command("isolatent.cli.posterior", None, "posterior means and variances of images or point clouds"),
+    "embed": Command("isolatent.cli.embed", None, "embeddings of many images or point clouds, as one file"),
+    "reconstruct": Command("isolatent.cli.reconstruct", None, "what the model keeps of an image or point cloud"),
 }
 
 

@@ -50,7 +50,8 @@ def files(patterns: Sequence[str]) -> list[str]:
 
 def _matches(pattern: str) -> list[str]:
     if Path(pattern).is_dir():
-        raise CommandError(f"{pattern} is a directory; name its files, such as '{pattern.rstrip('/')}/*.png'")
+        folder = pattern.rstrip("/")
+        raise CommandError(f"{pattern} is a directory; name its files, such as '{folder}/*.png' or '{folder}/*.ply'")
     if Path(pattern).exists():  # also a file whose name looks like a pattern
         return [pattern]
     found = [path for path in sorted(glob.glob(pattern, recursive=True)) if Path(path).is_file()]  # noqa: PTH207

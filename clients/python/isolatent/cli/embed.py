@@ -1,6 +1,7 @@
-"""Embeddings of image files as one array file: N.npy holds (N, d) float32, N.npz also the file names as `ids`.
+"""Embeddings of images or point clouds as one file: N.npy holds (N, d) float32, N.npz also the file names as `ids`.
 
 isolatent embed 'images/*.png' --url http://127.0.0.1:8000 --out embeddings.npz
+isolatent embed 'scans/*.ply' --model shapes --out embeddings.npz
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from isolatent.cli._service import (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `isolatent embed`."""
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="an image file, or a pattern in quotes")
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="a file, or a pattern in quotes")
     parser.add_argument("--out", required=True, metavar="FILE", help="file to write, FILE.npy or FILE.npz")
     parser.add_argument("--batch-size", type=_count, default=64, help="inputs per request (default: 64)")
     add_model_argument(parser)

@@ -32,6 +32,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _row(model: Model) -> tuple[str, ...]:
-    sides = [str(model.input[side]) for side in ("height", "width", "channels") if side in model.input]
-    kind = " ".join([model.modality, "x".join(sides)]).strip()
-    return model.id, model.version, kind, str(model.latent_size), model.provider, "yes" if model.ready else "no"
+    ready = "yes" if model.ready else "no"
+    return model.id, model.version, _input(model), str(model.latent_size), model.provider or "-", ready
+
+
+def _input(model: Model) -> str:
+    """What it takes, such as `image 28x28x1` or `point_cloud 1024x3`."""
+    sides = [model.input[side] for side in ("height", "width", "channels") if side in model.input]
+    shape = [model.input["points"], 3] if "points" in model.input else sides
+    return " ".join([model.modality, "x".join(map(str, shape))]).strip()

@@ -1,7 +1,7 @@
-"""Posterior means and variances of image files: a table, or all the numbers with --json.
+"""Posterior means and variances of images or point clouds: a table, or all the numbers with --json.
 
 isolatent posterior digit.png
-isolatent posterior 'images/*.png' --json
+isolatent posterior 'scans/*.ply' --model shapes --json
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from isolatent.types import Posterior
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `isolatent posterior`."""
-    parser.add_argument("files", nargs="+", metavar="FILE", help="an image file, or a pattern in quotes")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="a file, or a pattern in quotes")
     add_model_argument(parser)
     add_service_arguments(parser)
 

@@ -1,0 +1,70 @@
+"""Distances between point clouds and neighbours within one, as matrix products.
+
+Written with matmul, topk and index_select alone, so that networks made of them run in ONNX Runtime with any number of
+clouds and points.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def squared_distances(left: Tensor, right: Tensor) -> Tensor:
+    """||l_i - r_j||^2 of points (B, P, D) and (B, Q, D): (B, P, Q), in float32 also under autocast."""
+    with torch.autocast(left.device.type, enabled=False):
+        left, right = left.float(), right.float()
+        products = left @ right.transpose(1, 2)
+        return left.square().sum(2, keepdim=True) - 2 * products + right.square().sum(2).unsqueeze(1)
+
+
+def nearest(features: Tensor, count: int) -> Tensor:
+    """Each point's `count` nearest by squared distance of features (B, P, D), itself among them, P >= count.
+
+    Returns (B * P * count,) positions among the B * P points of the batch, in no particular order per point.
+    """
+    clouds, points = features.shape[0], features.shape[1]
+    places = squared_distances(features, features).topk(count, dim=2, largest=False, sorted=False).indices
+    starts = torch.arange(clouds, device=features.device) * points
+    return (places + starts.view(-1, 1, 1)).flatten()
+
+
+def pooled(features: Tensor, places: Tensor, count: int, *, training: bool) -> Tensor:
+    """The largest of each feature (B, P, C) among the `count` places that `nearest` found per point: (B, P, C).
+
+    The same values either way; while training only the chosen ones are kept for the gradient, which is many times
+    cheaper than one through all neighbours.
+    """
+    width = features.shape[2]
+    rows = features.flatten(0, 1)
+    if not training:
+        return rows.index_select(0, places).view(-1, count, width).amax(1).view_as(features)
+    with torch.no_grad():
+        winners = rows.index_select(0, places).view(-1, count, width).max(1).indices  # (B * P, C); faster than argmax
+        chosen = places.view(-1, count).gather(1, winners)
+    return rows.gather(0, chosen).view_as(features)
+
+
+def covariances(points: Tensor, places: Tensor, count: int) -> Tensor:
+    """The six different entries of each neighbourhood's 3 x 3 covariance: points (B, P, 3) -> (B, P, 6)."""
+    rows = points.flatten(0, 1).T.contiguous()  # (3, B * P): one coordinate after the other, for speed
+    around = rows.index_select(1, places).view(3, -1, count)
+    x, y, z = (around - around.mean(2, keepdim=True)).unbind(0)  # (B * P, count) each
+    products = [(a * b).mean(1) for a, b in ((x, x), (y, y), (z, z), (x, y), (x, z), (y, z))]
+    return torch.stack(products, 1).view(points.shape[0], points.shape[1], 6)
+
+
+def chamfer_distance(left: Tensor, right: Tensor) -> Tensor:
+    """Mean squared distance to the nearest point of the other cloud, both directions summed: (B,).
+
+    left (B, P, 3), right (B, Q, 3): mean_i min_j ||l_i - r_j||^2 + mean_j min_i ||l_i - r_j||^2.
+    """
+    with torch.no_grad():  # which points are nearest: their distances are computed again, exactly and with gradients
+        distances = squared_distances(left, right)
+        to_right, to_left = distances.argmin(2), distances.argmin(1)
+    forward = (left - _chosen(right, to_right)).square().sum(2).mean(1)
+    return forward + (right - _chosen(left, to_left)).square().sum(2).mean(1)
+
+
+def _chosen(points: Tensor, places: Tensor) -> Tensor:
+    return points.gather(1, places.unsqueeze(2).expand(-1, -1, 3))
