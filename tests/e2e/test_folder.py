@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from e2e_support import command
 from isolatent import Client
 from isolatent_train.service import service
 
-PROGRAM = Path(sys.executable).with_name("isolatent")
 FORMATS = ("png", "jpg", "webp", "bmp", "gif", "tif")
 
 
@@ -77,10 +75,3 @@ def test_mistakes_are_one_line_that_says_what_to_do(tmp_path: Path, arguments: l
     assert message in refused.stderr
     assert refused.stderr.startswith("isolatent: error: ")
     assert len(refused.stderr.splitlines()) == 1
-
-
-def command(where: Path, *arguments: str, expected: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run `isolatent` in a folder and return what it said."""
-    done = subprocess.run([PROGRAM, *arguments], cwd=where, capture_output=True, text=True)
-    assert done.returncode == expected, done.stderr[-2000:]
-    return done
