@@ -15,10 +15,14 @@ _AZIMUTH, _ELEVATION = np.radians(-55.0), np.radians(25.0)
 _RAMP = np.array([[222, 235, 243], [139, 188, 217], [52, 118, 181], [16, 52, 110]], np.float64)
 """Colours from the farthest point to the nearest: what is far fades into the white background."""
 
+SIDE = 96
+"""Images are enlarged by whole numbers up to about so many pixels."""
 
-def save_grid(rows: list[NDArray[Any]], path: Path, *, scale: int = 4, gap: int = 2) -> None:
-    """Write rows of images to `path`. Each row is (N, H, W, C), uint8 or float in 0..1; pixels grow `scale` times."""
+
+def save_grid(rows: list[NDArray[Any]], path: Path, *, gap: int = 2) -> None:
+    """Write rows of images to `path`. Each row is (N, H, W, C), uint8 or float in 0..1; small ones are enlarged."""
     height, width, channels = rows[0].shape[1:]
+    scale = max(1, SIDE // height)
     columns = max(len(row) for row in rows)
     sheet = np.full((len(rows) * (height + gap) + gap, columns * (width + gap) + gap, channels), 255, np.uint8)
     for y, row in enumerate(rows):

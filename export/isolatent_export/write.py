@@ -169,7 +169,7 @@ def _draw(golden: Golden, spec: InputSpec, path: Path) -> None:
         save_grid([inputs, outputs], path)
         return
     centre, reach = framing(inputs) if spec.normalization == "none" else (0.0, 1.0)
-    save_grid([render(part, size=128, centre=centre, reach=reach) for part in (inputs, outputs)], path, scale=1)
+    save_grid([render(part, size=128, centre=centre, reach=reach) for part in (inputs, outputs)], path)
 
 
 def _manifest(export: Export, golden: Golden) -> Manifest:

@@ -13,6 +13,8 @@ from isolatent import __version__
 from isolatent_export import Bundle
 from isolatent_serve import openapi, problems
 from isolatent_serve.access import RequestContext
+from isolatent_serve.departures import CancelDeparted
+from isolatent_serve.draining import RefuseWhileDraining
 from isolatent_serve.lingering import LingeringClose
 from isolatent_serve.routes import health, inference, models
 from isolatent_serve.service import OnFailure, Service
@@ -50,7 +52,7 @@ def create_app(settings: Settings, bundles: Iterable[Bundle], *, on_failure: OnF
     app = App(
         title="isolatent",
         version=__version__,
-        summary="Posteriors, embeddings and reconstructions of images and point clouds",
+        summary="Posteriors, embeddings, reconstructions, decodings and consistency of images and point clouds",
         lifespan=lifespan,
         redirect_slashes=False,
     )
@@ -58,6 +60,8 @@ def create_app(settings: Settings, bundles: Iterable[Bundle], *, on_failure: OnF
     for module in (inference, models, health):
         app.include_router(module.router)
     problems.install(app)
+    app.add_middleware(CancelDeparted)
+    app.add_middleware(RefuseWhileDraining)
     app.add_middleware(LingeringClose)
     app.add_middleware(RequestContext)  # added last: the outermost
     return app

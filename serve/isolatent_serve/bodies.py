@@ -6,7 +6,7 @@ A new encoding is one function from bytes to a `Body` and one line in `_READERS`
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,9 @@ MEDIA_TYPES = (
     "application/x-npy",
 )
 
+NUMBERS = ("application/json", "application/x-npy")
+"""Those that carry numbers rather than files."""
+
 _FAMILIES = ("image/", "model/")
 
 _INLINE_BYTES = 16 * 2**10  # parsing this much costs less than handing it to another thread
@@ -46,17 +49,17 @@ Reader = Callable[[bytes, str, Limits], Body]
 """(body, the whole Content-Type header, limits) -> Body. Raises Problem, or InputError for a limit."""
 
 
-def reader(request: Request) -> Reader:
-    """The reader of this request's Content-Type. Raises Problem `unsupported_media_type`."""
+def reader(request: Request, media_types: Sequence[str] = MEDIA_TYPES) -> Reader:
+    """The reader of this request's Content-Type, one of `media_types`. Raises Problem `unsupported_media_type`."""
     coding = request.headers.get("Content-Encoding", "identity")
     if coding.lower() != "identity":
         raise Problem("unsupported_media_type", f"Content-Encoding {coding!r}: send the body uncompressed")
     media_type = _media_type(request)
-    found = _read_file if media_type.startswith(_FAMILIES) else _READERS.get(media_type)
-    if found is None:
+    family = next((f"{family}*" for family in _FAMILIES if media_type.startswith(family)), media_type)
+    if family not in media_types:
         got = f"Content-Type {media_type!r}" if media_type else "no Content-Type"
-        raise Problem("unsupported_media_type", f"{got}: send one of {', '.join(MEDIA_TYPES)}")
-    return found
+        raise Problem("unsupported_media_type", f"{got}: send one of {', '.join(media_types)}")
+    return _READERS[family]
 
 
 async def read(request: Request, limits: RequestLimits) -> bytes:
@@ -132,6 +135,8 @@ def _read_multipart(body: bytes, content_type: str, limits: Limits) -> Body:
 
 _READERS: dict[str, Reader] = {
     "multipart/form-data": _read_multipart,
+    "image/*": _read_file,
+    "model/*": _read_file,
     "text/plain": _read_file,
     "application/octet-stream": _read_file,
     "application/json": _read_json,

@@ -13,6 +13,8 @@ from isolatent_serve.problems import Problem
 
 COMMON = frozenset({"model", "encoding_format", "on_error"})
 
+MOST_SAMPLES = 32
+
 _TEXT_LIMIT = 256
 
 
@@ -24,6 +26,7 @@ class Options:
     encoding_format: Literal["float", "base64"] = "float"
     on_error: Literal["request", "item"] = "request"
     dimensions: int | None = None
+    samples: int = 5
 
 
 def read(request: Request, fields: Mapping[str, Any], output: Output) -> Options:
@@ -44,6 +47,7 @@ def read(request: Request, fields: Mapping[str, Any], output: Output) -> Options
         encoding_format=_choice(given, "encoding_format", ("float", "base64"), "unknown_encoding_format"),
         on_error=_choice(given, "on_error", ("request", "item"), "invalid_option"),
         dimensions=_whole_number(given, "dimensions"),
+        samples=_samples(given),
     )
 
 
@@ -82,3 +86,12 @@ def _whole_number(given: Mapping[str, Any], name: str) -> int | None:
     if value is None or type(value) is int:
         return value
     raise _invalid(name, "a whole number")
+
+
+def _samples(given: Mapping[str, Any]) -> int:
+    value = _whole_number(given, "samples")
+    if value is None:
+        return Options.samples
+    if 1 <= value <= MOST_SAMPLES:
+        return value
+    raise _invalid("samples", f"a whole number from 1 to {MOST_SAMPLES}")

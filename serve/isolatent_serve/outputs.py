@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from isolatent_export import Bundle
 from isolatent_export.manifest import Manifest
 
 Array = NDArray[Any]
@@ -34,6 +35,8 @@ class Graphs(Protocol):
 
 
 Compute = Callable[[Graphs, Array], Tensors]
+Prepare = Callable[[Bundle, int], Compute]
+"""(bundle, samples) -> the computation for its model: equal ones may run on rows of several requests together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +44,14 @@ class Output:
     """One thing to ask for. `kind` is the `object` member of its results; `shapes` are those of one item."""
 
     kind: str
-    compute: Compute
+    prepare: Prepare
     shapes: Callable[[Manifest], Shapes]
     options: frozenset[str] = frozenset()
     usage: dict[str, int] = field(default_factory=dict)
     array: str | None = None
     """The tensor that formats of one tensor carry, if any."""
+    of_latents: bool = False
+    """Whether it is asked of latents, which are numbers only, and not of the items that the model encodes."""
     is_like_input: bool = False
     """Whether one row of `array` can be written to a file of the input's kind: a picture or a cloud."""
 
@@ -78,6 +83,11 @@ def reconstruction(graphs: Graphs, items: Array) -> Tensors:
     return {"reconstruction": rebuilt, "error": error}
 
 
+def decoding(graphs: Graphs, latents: Array) -> Tensors:
+    """The decoder's pixels in 0..1 (N, H, W, C), or points (N, P', 3), for latents (N, d)."""
+    return {"decoding": graphs.decode(latents)}
+
+
 def _pixel_error(items: Array, rebuilt: Array) -> Array:
     difference = items.astype(np.float32) / np.float32(255) - rebuilt
     return np.asarray(np.mean(difference**2, axis=(1, 2, 3), dtype=np.float32))
@@ -105,15 +115,20 @@ def chamfer(points: Array, others: Array) -> float:
     return float(there.clip(0).mean() + back.clip(0).mean())  # rounding makes some of the zeros negative
 
 
+def always(compute: Compute) -> Prepare:
+    """`compute`, whatever the model."""
+    return lambda _bundle, _samples: compute
+
+
 POSTERIORS = Output(
     kind="posterior",
-    compute=posterior,
+    prepare=always(posterior),
     shapes=lambda manifest: {"mean": (manifest.latent.size,), "variance": (manifest.latent.size,), "kl": ()},
 )
 
 EMBEDDINGS = Output(
     kind="embedding",
-    compute=embedding,
+    prepare=always(embedding),
     shapes=lambda manifest: {"embedding": (manifest.latent.size,)},
     array="embedding",
     # What OpenAI's clients send and expect.
@@ -123,8 +138,17 @@ EMBEDDINGS = Output(
 
 RECONSTRUCTIONS = Output(
     kind="reconstruction",
-    compute=reconstruction,
+    prepare=always(reconstruction),
     shapes=lambda manifest: {"reconstruction": manifest.reconstruction_shape, "error": ()},
     array="reconstruction",
+    is_like_input=True,
+)
+
+DECODINGS = Output(
+    kind="decoding",
+    prepare=always(decoding),
+    shapes=lambda manifest: {"decoding": manifest.reconstruction_shape},
+    array="decoding",
+    of_latents=True,
     is_like_input=True,
 )

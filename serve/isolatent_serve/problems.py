@@ -48,13 +48,18 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "parser_timeout": (422, "An input takes too long to read"),
     "parser_memory": (422, "An input takes too much memory to read"),
     "non_finite_output": (422, "The model has no finite answer for an input"),
+    "consistency_unavailable": (422, "The model's consistency cannot be measured"),
+    "queue_full": (429, "The service has as much to do as it accepts"),
     "internal": (500, "The service failed"),
     "not_ready": (503, "The service is starting"),
+    "draining": (503, "The service is ending"),
     "deadline": (504, "The deadline passed"),
 }
 """Stable code -> HTTP status and title."""
 
-OF_INPUTS = frozenset(code for code, (status, _) in PROBLEMS.items() if status in (413, 422))
+OF_INPUTS = frozenset(code for code, (status, _) in PROBLEMS.items() if status in (413, 422)) - {
+    "consistency_unavailable"
+}
 """What can be wrong with the content of one input."""
 
 LISTED_ERRORS = 20

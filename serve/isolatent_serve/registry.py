@@ -11,9 +11,11 @@ import numpy as np
 from isolatent_export import Bundle, BundleError, Manifest
 from isolatent_export.runtime import Device, OnnxRuntime
 from isolatent_export.verify import load_verified
-from isolatent_serve.engine import CHUNK, Engine
+from isolatent_serve.batching import CHUNK
+from isolatent_serve.engine import Engine
 from isolatent_serve.parser import POINT_CLOUD_READERS
 from isolatent_serve.problems import Problem
+from isolatent_serve.settings import Settings
 
 RETRY_SECONDS = 1
 
@@ -33,9 +35,9 @@ _PUBLIC = (
 class Model:
     """One bundle and the engine that runs it."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, settings: Settings) -> None:
         self.bundle = bundle
-        self.engine = Engine(bundle.manifest.name)
+        self.engine = Engine(bundle.manifest.name, queue_items=settings.queue_items, queue_bytes=settings.queue_bytes)
 
     @property
     def manifest(self) -> Manifest:
@@ -47,9 +49,10 @@ class Model:
         await self.engine.start(lambda: _load(self.bundle, device, threads))
 
     def require_ready(self) -> None:
-        """Raise Problem `not_ready` until `start` has finished."""
+        """Raise Problem `not_ready` until `start` has finished, and `queue_full` while nothing more is accepted."""
         if not self.engine.ready:
             raise not_ready(f"model {self.manifest.name} is being verified; try again in {RETRY_SECONDS} s")
+        self.engine.require_room()
 
     def public(self) -> dict[str, Any]:
         """What /v1/models says: OpenAI's members first, then the manifest's."""
@@ -70,7 +73,7 @@ class Model:
 class Registry:
     """The served models in the order in which they were named."""
 
-    def __init__(self, bundles: Iterable[Bundle]) -> None:
+    def __init__(self, bundles: Iterable[Bundle], settings: Settings) -> None:
         """Raises BundleError when two bundles have one name, or the files that one takes cannot be read."""
         self._models: dict[str, Model] = {}
         for bundle in bundles:
@@ -81,7 +84,7 @@ class Registry:
                     f"{bundle.path} and {self._models[name].bundle.path} are both named {name}; "
                     "serve one of them, or export one under another name"
                 )
-            self._models[name] = Model(bundle)
+            self._models[name] = Model(bundle, settings)
 
     def __iter__(self) -> Iterator[Model]:
         return iter(self._models.values())

@@ -55,6 +55,26 @@ class Reconstruction(_Closed):
     error: float = Field(description="what it is says the model's reconstruction_error", examples=[0.01])
 
 
+class Decoding(_Closed):
+    """What the decoder makes of one latent."""
+
+    object: Literal["decoding"]
+    index: int
+    decoding: list[list[list[float]]] | list[list[float]] | str = Field(
+        description="pixels (H, W, C) in 0..1, or points (P', 3)", examples=[[[[0.0], [0.98]]]]
+    )
+    shape: tuple[int, int, int] | tuple[int, int] = Field(examples=[[1, 2, 1]])
+
+
+class Consistency(_Closed):
+    """How far the posterior of one input moves under the model's own transformations."""
+
+    object: Literal["consistency"]
+    index: int
+    kl: float = Field(description="mean KL(q(z|x~) || q(z|x)) in nats", examples=[3.5])
+    normalized: float = Field(description="kl over that between different inputs of the model", examples=[0.04])
+
+
 class Usage(_Closed):
     """How much was asked for."""
 
@@ -92,6 +112,20 @@ class ReconstructionList(_List):
     """Reconstructions in input order."""
 
     data: list[Reconstruction | ItemError]
+    usage: Usage
+
+
+class DecodingList(_List):
+    """Decodings in input order."""
+
+    data: list[Decoding | ItemError]
+    usage: Usage
+
+
+class ConsistencyList(_List):
+    """Consistencies in input order."""
+
+    data: list[Consistency | ItemError]
     usage: Usage
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
 from starlette.requests import Request
 
 from isolatent_export import Bundle
 from isolatent_serve.decoding import Decoder
 from isolatent_serve.parsing import Parsers
-from isolatent_serve.registry import Registry, not_ready
+from isolatent_serve.problems import Problem
+from isolatent_serve.registry import RETRY_SECONDS, Registry, not_ready
 from isolatent_serve.settings import Settings
 
 log = logging.getLogger("isolatent_serve")
@@ -27,12 +28,14 @@ class Service:
     def __init__(self, settings: Settings, bundles: Iterable[Bundle], on_failure: OnFailure) -> None:
         """Raises BundleError for bundles that cannot be served together."""
         self.settings = settings
-        self.models = Registry(bundles)
+        self.models = Registry(bundles, settings)
         limits, modalities = settings.limits, {model.manifest.modality for model in self.models}
         self.parsers = Parsers(settings.parsers, limits.parse_seconds, limits.parse_megabytes, sorted(modalities))
         self.decoder = Decoder(limits.inputs, self.parsers)
         self._on_failure = on_failure
         self._failure: Exception | None = None
+        self._draining = False
+        self._working = 0
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -51,8 +54,33 @@ class Service:
             self.decoder.close()
             await self.parsers.close()
 
+    def drain(self) -> None:
+        """Accept no new work from now on. Safe in a signal handler."""
+        self._draining = True
+
+    @property
+    def drained(self) -> bool:
+        """Whether `drain` was called and all accepted work is done."""
+        return self._draining and not self._working
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """Accepted work: the service is not drained before the block ends."""
+        self._working += 1
+        try:
+            yield
+        finally:
+            self._working -= 1
+
+    def require_open(self) -> None:
+        """Raise Problem `draining` once the service is about to end."""
+        if self._draining:
+            headers = {"Retry-After": str(RETRY_SECONDS), "Connection": "close"}
+            raise Problem("draining", "the service is ending; try again, by another connection", headers=headers)
+
     def require_ready(self) -> None:
-        """Raise Problem `not_ready` until every model may be served."""
+        """Raise Problem `not_ready` until every model may be served, and `draining` at the end."""
+        self.require_open()
         if self._failure:
             raise not_ready(f"refused to serve: {self._failure}")
         if not self.models.ready:

@@ -56,4 +56,8 @@ class Settings(_Closed):
     """Cores one inference may use; 0: as many as this process may."""
     parsers: int = Field(default=0, ge=0)
     """Processes that parse untrusted files at a time; 0: as many as this process may use cores."""
+    queue_items: int = Field(default=4096, ge=1)
+    """Inputs that one model accepts before their turn has come; more are answered with 429."""
+    queue_bytes: int = Field(default=256 * 2**20, ge=1)
+    """Memory, once decoded, of these inputs."""
     limits: RequestLimits = RequestLimits()

@@ -76,6 +76,8 @@ def test_operation_ids_are_stable(client: httpx2.Client) -> None:
         "/v1/posteriors": {"post": "create_posteriors"},
         "/v1/embeddings": {"post": "create_embeddings"},
         "/v1/reconstructions": {"post": "create_reconstructions"},
+        "/v1/decodings": {"post": "create_decodings"},
+        "/v1/consistency": {"post": "create_consistency"},
         "/v1/models": {"get": "list_models"},
         "/v1/models/{model}": {"get": "get_model"},
         "/healthz": {"get": "get_health"},
@@ -85,7 +87,7 @@ def test_operation_ids_are_stable(client: httpx2.Client) -> None:
 
 def test_openapi_describes_every_encoding(client: httpx2.Client) -> None:
     document = client.get("/openapi.json").json()
-    for path, options in (("posteriors", 3), ("embeddings", 5), ("reconstructions", 3)):
+    for path, options in (("posteriors", 3), ("embeddings", 5), ("reconstructions", 3), ("consistency", 4)):
         operation = document["paths"][f"/v1/{path}"]["post"]
         assert set(operation["requestBody"]["content"]) == {
             "application/json",

@@ -289,7 +289,7 @@ def _draw(model: VAE, likelihood: Likelihood, data: Labelled, out: Path, row: di
     (out / files.PICTURES).mkdir(exist_ok=True)
     for name, rows in sheets.items():
         path = out / files.PICTURES / f"epoch{row['epoch']:04d}-{name}.png"
-        save_grid(rows, path, scale=max(1, 64 // rows[0].shape[1]))
+        save_grid(rows, path)
         tracker.picture(name, path, row["update"])
 
 

@@ -79,6 +79,17 @@ def reconstruction(answer: Answer, call: Call) -> NDArray[np.float32]:
     return np.array(tensors["reconstruction"][0])  # the caller's own, writeable
 
 
+def decodings(answer: Answer, call: Call) -> NDArray[np.float32]:
+    """The decodings in the order of the latents: pixels (N, H, W, C) or points (N, P', 3). Raises APIResponseError."""
+    return _tensors(answer, call, {"decoding": (4, 3)})[0]["decoding"]
+
+
+def consistencies(answer: Answer, call: Call) -> NDArray[np.float32]:
+    """The columns kl and normalized (N, 2), in the order of the inputs. Raises APIResponseError."""
+    tensors, _ = _tensors(answer, call, {"kl": (1,), "normalized": (1,)})
+    return np.column_stack([tensors["kl"], tensors["normalized"]])
+
+
 def file(answer: Answer, call: Call) -> bytes:
     """The content of a file of the type that was asked for. Raises APIResponseError."""
     _expect_type(answer, call, call.accept)

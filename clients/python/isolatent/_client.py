@@ -12,10 +12,11 @@ import httpx2
 import numpy as np
 from numpy.typing import NDArray
 
-from isolatent import __version__, _answers, _wire
+from isolatent import __version__, _answers, _latents, _wire
 from isolatent._answers import Answer
 from isolatent._errors import InputError, IsolatentError, ServiceUnavailableError
 from isolatent._inputs import Input, Item, is_one, to_item, to_items
+from isolatent._latents import Latents
 from isolatent._options import Options
 from isolatent._retry import Attempts
 from isolatent.types import Model, Posterior
@@ -113,6 +114,33 @@ class Client:
         call = _wire.reconstructions([_single(input, "one call for each")], model, _FILES[kind])
         return _answers.file(self._send(call), call)
 
+    def decode(self, latents: Latents, model: str | None = None, *, batch_size: int = 64) -> NDArray[np.float32]:
+        """What the decoder makes of latents (N, d), or of one (d,), in their order: float32.
+
+        Pixels (N, H, W, C) in 0..1, or points (N, P', 3) in the frame that the model sees; one latent gives N = 1. At
+        most `batch_size` go to a request.
+        """
+        calls = (_wire.decodings(batch, model) for batch in _groups(_latents.to_items(latents), batch_size))
+        return np.concatenate([_answers.decodings(self._send(call), call) for call in calls])
+
+    def consistency(
+        self,
+        inputs: Input | Iterable[Input],
+        model: str | None = None,
+        *,
+        samples: int = 5,
+        batch_size: int = 64,
+    ) -> NDArray[np.float32]:
+        """How far the posteriors of one or many inputs move under the model's own transformations, (N, 2) float32.
+
+        The first column is the mean KL(q(z|x~) || q(z|x)) in nats over `samples` transformed copies, 1 to 32; the
+        second that KL divided by the one between different inputs, so that models compare. Raises
+        UnprocessableInputError for a model without transformations.
+        """
+        calls = (_wire.consistencies(batch, model, samples) for batch in _batches(inputs, batch_size))
+        rows = [_answers.consistencies(self._send(call), call) for call in calls]
+        return np.concatenate(rows) if rows else np.empty((0, 2), np.float32)
+
     def models(self) -> list[Model]:
         """The models that the service offers."""
         call = _wire.models()
@@ -209,6 +237,10 @@ def _single(value: Any, instead: str) -> Item:
 
 
 def _batches(inputs: Input | Iterable[Input], batch_size: int) -> Iterator[tuple[Item, ...]]:
+    return _groups(to_items(inputs), batch_size)
+
+
+def _groups(items: Iterable[Item], batch_size: int) -> Iterator[tuple[Item, ...]]:
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}, expected 1 or more")
-    return _wire.batches(to_items(inputs), batch_size)
+    return _wire.batches(items, batch_size)

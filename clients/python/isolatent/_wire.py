@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import platform
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -82,6 +82,18 @@ def reconstructions(items: Sequence[Item], model: str | None, accept: str = SAFE
     return _inference("/v1/reconstructions", items, model, accept)
 
 
+def decodings(items: Sequence[Item], model: str | None) -> Call:
+    """Ask what the decoder makes of `items`, which are latents of one length."""
+    body = _npy(np.stack([np.asarray(item.data) for item in items]))  # (N, d)
+    return _bulk("/v1/decodings", items, _params(model), body, SAFETENSORS)
+
+
+def consistencies(items: Sequence[Item], model: str | None, samples: int) -> Call:
+    """Ask how far the posteriors of `items` move under the model's own transformations, `samples` times each."""
+    call = _inference("/v1/consistency", items, model, SAFETENSORS)
+    return replace(call, params=call.params | {"samples": str(samples)})
+
+
 def batches(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:
     """`items` in groups of `size`, fewer where they are large; read from `items` no further than the group in hand."""
     group: list[Item] = []
@@ -101,12 +113,19 @@ def batches(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:
 
 def _inference(path: str, items: Sequence[Item], model: str | None, accept: str) -> Call:
     """A POST of `items`: arrays alike as one npy array (N, H, W[, C]) or (N, M, 3), all else as a form, a part each."""
-    params = {} if model is None else {"model": model}
+    params = _params(model)
     arrays = [item.data for item in items if isinstance(item.data, np.ndarray)]
     if len(arrays) == len(items) > 1 and len({(array.shape, array.dtype) for array in arrays}) == 1:
-        body = _npy(np.stack(arrays))
-        return Call("POST", path, accept, params, {"Content-Type": NPY}, content=body, items=tuple(items))
+        return _bulk(path, items, params, _npy(np.stack(arrays)), accept)
     return Call("POST", path, accept, params, parts=tuple(_part(item) for item in items), items=tuple(items))
+
+
+def _bulk(path: str, items: Sequence[Item], params: dict[str, str], body: bytes, accept: str) -> Call:
+    return Call("POST", path, accept, params, {"Content-Type": NPY}, content=body, items=tuple(items))
+
+
+def _params(model: str | None) -> dict[str, str]:
+    return {} if model is None else {"model": model}
 
 
 def _part(item: Item) -> Part:

@@ -9,8 +9,10 @@ import logging
 import signal
 import socket
 import sys
+import time
 import warnings
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
@@ -18,6 +20,7 @@ from fastapi import FastAPI
 from isolatent.cli import CommandError
 from isolatent_export import Bundle, BundleError
 from isolatent_serve.app import create_app
+from isolatent_serve.service import Service
 from isolatent_serve.settings import RequestLimits, Settings
 
 log = logging.getLogger("isolatent_serve")
@@ -33,6 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", default=_DEFAULTS.port, type=_port, help="0 takes a free port (default: %(default)s)")
     parser.add_argument("--device", default=_DEFAULTS.device, choices=("auto", "cpu", "cuda"), help="where models run")
     parser.add_argument("--threads", default=0, type=_count, metavar="N", help="cores per inference (default: all)")
+    parser.add_argument(
+        "--max-queue",
+        default=_DEFAULTS.queue_items,
+        type=_positive,
+        metavar="N",
+        help="inputs that wait for one model; more are answered with 429 (default: %(default)s)",
+    )
     limits = parser.add_argument_group("limits per request")
     limits.add_argument("--max-request-bytes", default=_LIMITS.request_bytes, type=_positive, metavar="N")
     limits.add_argument("--max-pixels", default=_LIMITS.pixels, type=_positive, metavar="N", help="per image")
@@ -73,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         app = create_app(settings, bundles, on_failure=refuse)
     except BundleError as error:
         raise CommandError(str(error)) from None
-    server = uvicorn.Server(_uvicorn_config(app, settings))
+    server = _Server(app, settings)
     with _bind(settings) as listener:
         _exit_cleanly_on_signals(server)
         _announce(listener, as_json=args.json)
@@ -81,6 +91,29 @@ def run(args: argparse.Namespace) -> int:
     if failures:
         raise CommandError(str(failures[0]))
     return 0
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that drains first: it goes on listening, for probes, until the accepted requests are done."""
+
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
+        super().__init__(_uvicorn_config(app))
+        self._service: Service = app.state.service
+        self._patience = settings.limits.body_seconds + settings.limits.deadline_seconds
+        self._end: float | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to drain; a second signal ends that."""
+        if self._end is not None:
+            super().handle_exit(sig, frame)
+            return
+        self._service.drain()
+        self._end = time.monotonic() + self._patience  # an accepted request may take this long
+
+    async def on_tick(self, counter: int) -> bool:
+        """Whether to stop listening; uvicorn asks ten times a second."""
+        late = self._end is not None and time.monotonic() > self._end
+        return await super().on_tick(counter) or self._service.drained or late
 
 
 def _settings(args: argparse.Namespace) -> Settings:
@@ -99,6 +132,7 @@ def _settings(args: argparse.Namespace) -> Settings:
         port=args.port,
         device=args.device,
         threads=args.threads,
+        queue_items=args.max_queue,
         limits=limits,
     )
 
@@ -112,8 +146,7 @@ def _open(path: Path) -> Bundle:
     return bundle
 
 
-def _uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
-    patience = settings.limits.body_seconds + settings.limits.deadline_seconds
+def _uvicorn_config(app: FastAPI) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         log_config=None,
@@ -122,7 +155,7 @@ def _uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         ws="none",
-        timeout_graceful_shutdown=int(patience) + 5,  # an accepted request may take this long
+        timeout_graceful_shutdown=5,  # for what is left once the service has drained
     )
 
 

@@ -1,4 +1,4 @@
-"""POST /v1/posteriors, /v1/embeddings, /v1/reconstructions: one way from body to answer, three outputs."""
+"""POST /v1/posteriors, /v1/embeddings and their like: one way from body to answer, an output each."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from isolatent_export.inputs import InputError
-from isolatent_serve import answers, bodies, openapi, options, results, service
+from isolatent_serve import answers, bodies, latents, openapi, options, results, service
+from isolatent_serve.consistency import CONSISTENCY
+from isolatent_serve.decoding import Decoded
 from isolatent_serve.negotiation import negotiate
 from isolatent_serve.options import Options
-from isolatent_serve.outputs import EMBEDDINGS, POSTERIORS, RECONSTRUCTIONS, Output
+from isolatent_serve.outputs import DECODINGS, EMBEDDINGS, POSTERIORS, RECONSTRUCTIONS, Output
 from isolatent_serve.problems import Problem, at
 from isolatent_serve.registry import Model
-from isolatent_serve.schemas import EmbeddingList, PosteriorList, ReconstructionList
+from isolatent_serve.schemas import ConsistencyList, DecodingList, EmbeddingList, PosteriorList, ReconstructionList
 from isolatent_serve.service import Service
 
 router = APIRouter(tags=["inference"])
@@ -43,10 +45,22 @@ async def create_reconstructions(request: Request) -> Response:
     return await infer(request, RECONSTRUCTIONS)
 
 
+@router.post("/v1/decodings", operation_id="create_decodings", **openapi.inference(DECODINGS, DecodingList))
+async def create_decodings(request: Request) -> Response:
+    """The decoder's output for each latent, pixels in 0..1 or points."""
+    return await infer(request, DECODINGS)
+
+
+@router.post("/v1/consistency", operation_id="create_consistency", **openapi.inference(CONSISTENCY, ConsistencyList))
+async def create_consistency(request: Request) -> Response:
+    """How far each input's posterior moves under the model's own transformations, in nats and normalized."""
+    return await infer(request, CONSISTENCY)
+
+
 async def infer(request: Request, output: Output) -> Response:
     """Answer one inference request: read, parse, decode, run, write. Raises Problem."""
     running = service.of(request)
-    parse = bodies.reader(request)
+    parse = bodies.reader(request, bodies.NUMBERS if output.of_latents else bodies.MEDIA_TYPES)
     data = await bodies.read(request, running.settings.limits)
     deadline = running.settings.limits.deadline_seconds
     try:
@@ -75,8 +89,9 @@ async def _parse(request: Request, running: Service, parse: bodies.Reader, data:
 async def _run(
     request: Request, running: Service, body: bodies.Body, chosen: Options, model: Model, output: Output
 ) -> Response:
+    compute = output.prepare(model.bundle, chosen.samples)
     try:
-        decoded = await running.decoder.decode(body.inputs, model.manifest.input)
+        decoded = await _decode(running, body, model, output)
     except InputError as error:
         raise at("/input", error) from None
     media_type = negotiate(
@@ -85,7 +100,7 @@ async def _run(
     all_or_none = chosen.on_error == "request" or media_type in answers.WHOLE
     if all_or_none:
         results.require_all(decoded, decoded.errors)
-    computed = await model.engine.run(output.compute, decoded.array) if len(decoded.array) else {}
+    computed = await model.engine.run(compute, decoded.array) if len(decoded.array) else {}
     result = results.collect(decoded, computed, output.shapes(model.manifest))
     if all_or_none:
         results.require_all(decoded, result.errors)
@@ -93,6 +108,13 @@ async def _run(
     if answer.is_costly:
         return await running.decoder.call(answers.write, answer, media_type)
     return answers.write(answer, media_type)
+
+
+async def _decode(running: Service, body: bodies.Body, model: Model, output: Output) -> Decoded:
+    if not output.of_latents:
+        return await running.decoder.decode(body.inputs, model.manifest.input)
+    size, limits = model.manifest.latent.size, running.settings.limits.inputs
+    return await running.decoder.call(latents.decode, body.inputs, size, limits)
 
 
 def _require_dimensions(chosen: Options, model: Model) -> None:
