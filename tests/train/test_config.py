@@ -69,5 +69,5 @@ def test_mistakes_are_named(setting: str, message: str) -> None:
 
 
 def test_an_unknown_recipe_lists_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="built in are cifar10, digits"):
+    with pytest.raises(ConfigError, match="built in are cifar10, clouds, digits"):
         Config.load("digit")
