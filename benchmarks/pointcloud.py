@@ -71,7 +71,7 @@ def _hand_made(data: DataSection) -> dict[str, float]:
     """Test accuracy of support vector machines on histograms of distances, radii and triangle areas."""
     splits = load_data(data.model_copy(update={"normalization": "unit_sphere"}))
     train, test = _features(splits.train), _features(splits.test)
-    machines = {"linear SVM": lambda c: LinearSVC(C=c, dual="auto", max_iter=5000), "RBF SVM": lambda c: SVC(C=c)}
+    machines = {"Linear SVM": lambda c: LinearSVC(C=c, dual="auto", max_iter=5000), "RBF SVM": lambda c: SVC(C=c)}
     return {
         f"{name} on hand-made, pose-invariant features": _accuracy(make, train, test) for name, make in machines.items()
     }
