@@ -181,7 +181,8 @@ def _print_table(groups: list[Group], results: dict[str, dict[str, Any]], sample
     seeds = sorted({len(group.paths) for group in groups})
     sizes = sorted({metrics["test_examples"] for metrics in results.values()})
     over = f"mean ± standard deviation [95 % interval of the mean] over n = {_numbers(seeds)} seeds"
-    print(f"{over if seeds[-1] > 1 else 'one seed'}; N = {_numbers(sizes)} test inputs, S = {samples}")
+    likelihood = f", S = {samples}" if any("nll" in metrics for metrics in results.values()) else ""
+    print(f"{over if seeds[-1] > 1 else 'one seed'}; N = {_numbers(sizes)} test inputs{likelihood}")
     for note in dict.fromkeys(metrics["probe_note"] for metrics in results.values() if "probe_note" in metrics):
         print(f"linear probe: {note}")
 
