@@ -140,7 +140,7 @@ def _section(found: dict[str, Any]) -> str:
         f"{len(found['seeds'])} seeds, mean ± standard deviation. Network {model['net']} {model['channels']}, "
         f"{model['latent']} latents; {training['epochs']} epochs of {settings['data']['limit'] or 'all'} {inputs}, "
         f"batch {training['batch_size']}, Adam {training['learning_rate']:g}, {training['schedule']}; "
-        f"lambda = {objective['lambda']:g}; N = {first['test_examples']} in the test split, {likelihood}"
+        f"lambda = {objective['lambda']:g}; N = {first['test_examples']} test inputs, {likelihood}"
         f"probe fitted on {first['probe_train_examples']}; MI is at most {math.log(first['test_examples']):.2f}. "
         f"{machine['gpu'] or machine['processor']}, torch {found['versions']['torch']}, {found['date'][:10]}.\n",
         "| family | arm | " + " | ".join(label for label, _, _ in columns.values()) + " |",

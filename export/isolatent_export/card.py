@@ -70,7 +70,11 @@ def _accepted(manifest: Manifest) -> str:
             f"Images of any size are accepted: resized by the rule `{spec.resize}`, "
             f"transparency laid on grey level {spec.fill}."
         )
-    moved = "moved and scaled into the unit sphere" if spec.normalization == "unit_sphere" else "in their own units"
+    moved = {
+        "unit_sphere": "moved and scaled into the unit sphere",
+        "principal": "turned into their principal axes and scaled into the unit sphere",
+        "none": "in their own units",
+    }[spec.normalization]
     return (
         f"Clouds and meshes of any size are accepted: meshes sampled on their surface,\n"
         f"{spec.points} points taken (`{spec.sampling}`), {moved}.\n"

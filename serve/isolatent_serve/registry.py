@@ -49,10 +49,9 @@ class Model:
         await self.engine.start(lambda: _load(self.bundle, device, threads))
 
     def require_ready(self) -> None:
-        """Raise Problem `not_ready` until `start` has finished, and `queue_full` while nothing more is accepted."""
+        """Raise Problem `not_ready` until `start` has finished."""
         if not self.engine.ready:
             raise not_ready(f"model {self.manifest.name} is being verified; try again in {RETRY_SECONDS} s")
-        self.engine.require_room()
 
     def public(self) -> dict[str, Any]:
         """What /v1/models says: OpenAI's members first, then the manifest's."""

@@ -69,6 +69,7 @@ def test_the_demo_shows_that_consistency_halves_the_movement(demo: tuple[Path, s
         for arm in ("base", "cr")
     }
     assert metrics["cr"]["consistency_kl_normalized"] <= 0.5 * metrics["base"]["consistency_kl_normalized"]
+    assert metrics["cr"]["retrieval_top1"] > metrics["base"]["retrieval_top1"]
     assert metrics["cr"]["probe_accuracy"] > metrics["cr"]["probe_accuracy_untrained"]
     assert f"{metrics['cr']['consistency_kl_normalized']:.3f}" in printed
     assert printed.count("the same embedding, bit for bit") == 2

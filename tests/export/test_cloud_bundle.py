@@ -97,6 +97,11 @@ def test_the_card_speaks_of_clouds(cloud_bundle_path: Path) -> None:
         assert picture.size == (12 * 130 + 2, 2 * 130 + 2)
 
 
+def test_the_card_says_how_clouds_are_normalised(tmp_path: Path) -> None:
+    bundle = export_untrained_cloud(tmp_path / "turned", normalization="principal")
+    assert "turned into their principal axes" in (bundle.path / "README.md").read_text()
+
+
 def test_near_points_are_drawn_over_and_darker_than_far_ones() -> None:
     azimuth, elevation = np.radians([-55, 25])  # where render looks from
     level = np.cos(elevation) * np.array([np.cos(azimuth), np.sin(azimuth), 0])

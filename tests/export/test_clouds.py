@@ -28,6 +28,7 @@ Array = np.ndarray[Any, Any]
 
 SPEC = PointCloudInput(points=64)
 RAW = PointCloudInput(points=64, normalization="none")
+PRINCIPAL = PointCloudInput(points=64, normalization="principal")
 FARTHEST = PointCloudInput(points=64, sampling="farthest")
 
 L_SHAPE = Geometry(  # a triangle of area 8 beside one of area 2, and one of none
@@ -236,3 +237,38 @@ def test_a_missing_reader_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "trimesh", None)
     with pytest.raises(InputError, match=r'pip install "isolatent\[clouds\]"'):
         decode_item(b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", SPEC, Limits())
+
+
+def skewed(count: int = 64) -> Array:
+    """A cloud whose axes differ in variance and whose two ends differ along each."""
+    return np.random.default_rng(3).exponential(size=(count, 3)) * (3, 2, 1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_principal_axes_forget_rotation_mirroring_size_and_place(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    orthogonal = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    if seed % 2:
+        orthogonal[0] *= -1  # the mirror image
+    moved = 7.5 * skewed() @ orthogonal + (665_171.375, 5_648_340.5, 233.5)
+    np.testing.assert_allclose(decode_array(moved, PRINCIPAL), decode_array(skewed(), PRINCIPAL), atol=1e-6)
+
+
+def test_principal_axes_are_ordered_and_lean_one_way_within_the_unit_sphere() -> None:
+    x = decode_array(skewed(), PRINCIPAL).astype(np.float64)
+    covariance = np.cov(x.T)
+    np.testing.assert_allclose(covariance, np.diag(np.diag(covariance)), atol=1e-6)
+    assert (np.diff(np.diag(covariance)) < 0).all()
+    assert ((x**3).sum(axis=0) > 0).all()
+    assert np.linalg.norm(x, axis=1).max() == pytest.approx(1, abs=1e-6)
+
+
+def test_principal_axes_are_those_of_each_cloud_of_a_batch() -> None:
+    batch = np.stack([skewed(), skewed()[:, ::-1], blob(64, dtype="<f8")])
+    alone = np.stack([decode_array(cloud, PRINCIPAL) for cloud in batch])
+    np.testing.assert_allclose(decode_arrays(batch, PRINCIPAL), alone, atol=1e-6)
+
+
+def test_points_on_a_line_have_principal_axes_too() -> None:
+    line = decode_array(np.outer(np.arange(64.0) ** 2, (1, 2, 3)), PRINCIPAL)
+    np.testing.assert_allclose(line[:, 1:], 0, atol=1e-6)

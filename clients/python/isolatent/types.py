@@ -119,7 +119,8 @@ class Model:
     ready: bool
     input: Mapping[str, Any] = field(hash=False)
     """What one input becomes before the encoder. For images: height, width, channels, resize and fill. For point
-    clouds: points, how many it is sampled to; sampling, random or farthest; normalization, unit_sphere or none."""
+    clouds: points, how many it is sampled to; sampling, random or farthest; normalization, unit_sphere,
+    principal or none."""
     latent_size: int
     """d, the length of every embedding, mean and variance."""
     metrics: Mapping[str, Any] = field(repr=False, hash=False)

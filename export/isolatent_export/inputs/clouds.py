@@ -67,8 +67,9 @@ def from_numbers(numbers: Array) -> Array:
 def normalize(clouds: Array, spec: PointCloudInput) -> NDArray[np.float32]:
     """Clouds (N, P, 3) as the encoder takes them: by `unit_sphere` the mean at 0 and the farthest point at 1.
 
-    Computed in float64, as coordinates may be millions with millimetres behind the point. Raises InputError where the
-    points of a cloud are all equal, or too large for numbers to hold.
+    By `principal` they are also turned into their principal axes. Computed in float64, as coordinates may be millions
+    with millimetres behind the point. Raises InputError where the points of a cloud are all equal, or too large for
+    numbers to hold.
     """
     if (clouds == clouds[:, :1]).all(axis=(1, 2)).any():
         raise InputError("degenerate", "all points are equal; send a cloud that has a shape")

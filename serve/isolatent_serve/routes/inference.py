@@ -70,6 +70,7 @@ async def infer(request: Request, output: Output) -> Response:
             model = running.models.find(chosen.model)
             _require_dimensions(chosen, model)
             model.require_ready()
+            model.engine.require_room()
             return await _run(request, running, body, chosen, model, output)
     except TimeoutError:
         detail = f"not done within {deadline:g} s; send fewer or smaller inputs per request, or later"

@@ -73,7 +73,7 @@ def _show(bar: Any, epochs: int, row: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(row), flush=True)
     elif bar.disable and (row["epoch"] % max(1, epochs // 10) == 0 or row["epoch"] == epochs):
-        speed = f"{row['images_per_second']:,.0f} images/s"
+        speed = f"{row['images_per_second']:,.0f} inputs/s"
         print(f"epoch {row['epoch']}/{epochs}: validation ELBO {row['validation_elbo']:.2f} nats, {speed}", flush=True)
 
 
