@@ -4,16 +4,18 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
+PEERS   = .venv-peers
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint serve bench clean
+.PHONY: help setup demo test soak lint serve bench bench-quick clean
 
 help:
 	@echo "make demo    train, export, verify, serve and query on built-in data (minutes, CPU)"
 	@echo "make test    the whole test suite"
+	@echo "make soak    its long tests of the service in full: load, kills, disconnects, fuzzing (an hour or so)"
 	@echo "make lint    ruff and mypy"
 	@echo "make serve   serve the bundles that make demo wrote"
-	@echo "make bench   side-by-side measurements, results under benchmarks/results/"
+	@echo "make bench   the service beside its peers and past its capacity (hours), results in docs/benchmarks.md"
 
 setup: $(READY)
 
@@ -29,6 +31,10 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest
 
+soak: $(READY)
+	ISOLATENT_SOAK=1 $(BIN)/python -m pytest -s --timeout 7200 \
+		tests/soak tests/serve/test_slow_senders.py tests/serve/test_hostile_files.py
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -38,8 +44,21 @@ serve: $(READY)
 	@test -d demo/bundles || { echo "no bundles yet; run: make demo" >&2; exit 1; }
 	$(BIN)/isolatent serve demo/bundles/*
 
-bench: $(READY)
+bench: $(READY) $(PEERS)/.ready
 	$(BIN)/python benchmarks/serving.py
+	$(BIN)/python benchmarks/overload.py
+
+bench-quick: $(READY) $(PEERS)/.ready
+	$(BIN)/python benchmarks/serving.py --quick
+	$(BIN)/python benchmarks/overload.py --quick
+
+# The peers in an environment of their own: what they depend on never touches ours. TorchServe needs Java 17.
+$(PEERS)/.ready: benchmarks/requirements-peers.txt
+	@command -v wrk >/dev/null || { echo "wrk is missing; run: apt-get install wrk" >&2; exit 1; }
+	@command -v java >/dev/null || { echo "java is missing; run: apt-get install openjdk-17-jre-headless" >&2; exit 1; }
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) $(PEERS) demo

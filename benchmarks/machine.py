@@ -17,12 +17,12 @@ from isolatent_train.config import Config
 RESULTS = Path(__file__).parent / "results"
 
 
-def write(name: str, packages: tuple[str, ...], measured: dict[str, Any]) -> Path:
-    """Write `measured` with date, machine and versions to benchmarks/results/NAME.json and return that path."""
+def write(name: str, packages: tuple[str, ...], measured: dict[str, Any], *, folder: Path = RESULTS) -> Path:
+    """Write `measured` with date, machine and versions to `folder`/NAME.json and return that path."""
     result = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine()}
     result |= {"versions": {package: _version(package) for package in packages}} | measured
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
     path.write_text(json.dumps(result, indent=2) + "\n")
     return path
 

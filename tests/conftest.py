@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from isolatent_export.manifest import ImageInput
 from support import export_untrained, export_untrained_cloud
+from torchserve_support import TorchServer, torchserve
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +31,15 @@ def colour_bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cloud_bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle `tiny-cloud`: 64 points in, 49 points out, 8 latent variables."""
     return export_untrained_cloud(tmp_path_factory.mktemp("bundles") / "tiny-cloud").path
+
+
+@pytest.fixture(scope="session")
+def torchserver(
+    tmp_path_factory: pytest.TempPathFactory, bundle_path: Path, cloud_bundle_path: Path
+) -> Iterator[TorchServer]:
+    """TorchServe with `tiny` and `tiny-cloud`: one for all tests, as Java takes its time to start."""
+    with torchserve(tmp_path_factory.mktemp("torchserve") / "store", bundle_path, cloud_bundle_path) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

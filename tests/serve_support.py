@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import subprocess
 import sys
 import threading
@@ -10,20 +11,54 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx2
+
+from isolatent_serve import Settings, listening
+from isolatent_serve.server import Server, open_bundles
 
 COMMAND = [sys.executable, "-m", "isolatent", "serve", "--port", "0", "--device", "cpu"]
 
 
 @contextlib.contextmanager
-def serving(*arguments: str | Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def serving(*arguments: str | Path, env: dict[str, str] | None = None) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`isolatent serve` with these arguments: its process, and the first line it prints."""
-    pipe = subprocess.PIPE
-    with subprocess.Popen([*COMMAND, *arguments], stdout=pipe, stderr=pipe, text=True) as process:
+    command, pipe, room = [*COMMAND, *arguments], subprocess.PIPE, 2**20  # for the log: a pipe that is full halts it
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=env, pipesize=room) as process:
         assert process.stdout
-        yield process, process.stdout.readline()
-        process.kill()
+        try:
+            yield process, process.stdout.readline()
+        finally:
+            process.kill()
+
+
+@contextlib.contextmanager
+def running(settings: Settings, *paths: Path) -> Iterator[str]:
+    """The service over these bundles, in a thread and on a free port: its address, once it is ready."""
+    server = Server(settings, open_bundles(paths))
+    with listening.bind(settings.model_copy(update={"port": 0})) as listener:
+        url = "http://{}:{}".format(*listener.getsockname())
+        thread = threading.Thread(target=server.serve_on, args=(listener,))
+        thread.start()
+        try:
+            wait_until_ready(url)
+            yield url
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@contextlib.contextmanager
+def half_sent(url: str, body: bytes) -> Iterator[socket.socket]:
+    """A connection over which the service has got a request with the first 50 bytes of its body."""
+    where = urlsplit(url)
+    with socket.create_connection((where.hostname or "", where.port or 0), timeout=20) as connection:
+        head = f"POST /v1/posteriors HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(body)}\r\n"
+        connection.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
+        assert connection.recv(100).startswith(b"HTTP/1.1 100")
+        connection.sendall(body[:50])
+        yield connection
 
 
 def wait_until_ready(url: str) -> None:
@@ -44,6 +79,11 @@ def descendants(pid: int) -> list[int]:
     return found[1:]
 
 
+def children(pid: int) -> list[int]:
+    """The processes whose parent is `pid`."""
+    return [process for process, facts in _stats().items() if int(facts[1]) == pid and facts[0] != "Z"]
+
+
 def workers(pid: int) -> list[int]:
     """The parser workers of the service `pid`: its only child is the template, theirs."""
     return descendants(pid)[1:]
@@ -54,9 +94,9 @@ def cpu_ticks(pid: int) -> int:
     return int(_stats()[pid][11])
 
 
-def all_gone(pids: list[int]) -> bool:
+def all_gone(pids: list[int], seconds: float = 5) -> bool:
     """Whether these processes end within a few seconds."""
-    for _ in range(100):
+    for _ in range(int(20 * seconds)):
         stats = _stats()
         if not any(pid in stats and stats[pid][0] != "Z" for pid in pids):
             return True
@@ -92,11 +132,11 @@ class Memory:
 @contextlib.contextmanager
 def measured_memory(pid: int) -> Iterator[Memory]:
     """Watch the memory of the processes of the service `pid`."""
-    memory = Memory(_memory(pid))
+    memory = Memory(megabytes(pid))
 
     def watch() -> None:
         while not memory.done.wait(0.01):
-            now, at = _memory(pid), memory.at
+            now, at = megabytes(pid), memory.at
             if now > memory.peak:
                 memory.peak, memory.peak_at = now, at
 
@@ -109,7 +149,8 @@ def measured_memory(pid: int) -> Iterator[Memory]:
         thread.join()
 
 
-def _memory(pid: int) -> float:
+def megabytes(pid: int) -> float:
+    """Memory of the process `pid` and all below it; pages that several share are counted once."""
     kilobytes = 0
     for process in [pid, *descendants(pid)]:
         with contextlib.suppress(OSError):

@@ -24,13 +24,14 @@ def export_untrained(
     latent: int,
     section: ModelSection | None = None,
     likelihood: Likelihood | None = None,
+    seed: int = 7,
     **changes: Any,
 ) -> Bundle:
     """Export a freshly initialised VAE; its weights are arbitrary, everything else about the bundle is real."""
     section = section or ModelSection(latent=latent, channels=(8, 16))
     likelihood = likelihood or Bernoulli(dynamic=True)
     with torch.random.fork_rng():
-        torch.manual_seed(7)
+        torch.manual_seed(seed)
         model = build_model(section, spec, likelihood).eval()
         golden = torch.randint(0, 256, (16, *spec.shape), dtype=torch.uint8).numpy()
     facts = untrained_facts(out, spec, latent, likelihood.description) | {

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +23,17 @@ MANIFEST = "manifest.json"
 ENCODER = "encoder.onnx"
 DECODER = "decoder.onnx"
 TORCHSCRIPT = "model.ts"
+ENCODER_PROGRAM = "encoder.pt2"
+DECODER_PROGRAM = "decoder.pt2"
 WEIGHTS = "weights.safetensors"
 CONFIG = "config.json"
 GOLDEN = "golden.safetensors"
 CARD = "README.md"
+KINDS = (".onnx", ".safetensors", ".json", ".md", ".png", ".ts", ".pt2")
+"""Suffixes of the files that a bundle may hold."""
+PROGRAMS = (".ts", ".pt2")
+"""Of these, the ones that are code to whom loads them. Nothing here loads them unless it is told to."""
+MANIFEST_BYTES = 2**24
 REQUIRED = (ENCODER, DECODER, TORCHSCRIPT, WEIGHTS, CONFIG, GOLDEN, CARD)
 
 Array = NDArray[np.generic]
@@ -75,16 +84,15 @@ class Bundle:
             raise BundleError(f"{directory}: no such directory; make a bundle with: isolatent export RUN --out {path}")
         if not file.is_file():
             raise BundleError(f"{directory}: not a bundle, {MANIFEST} is missing")
+        if file.stat().st_size > MANIFEST_BYTES:
+            raise BundleError(f"{file}: {file.stat().st_size} bytes are no manifest; do not use this bundle")
         try:
             facts = json.loads(file.read_bytes())
         except (ValueError, RecursionError) as error:
             raise BundleError(f"{file}: not valid JSON ({error}); export the bundle again") from None
         version = facts.get("schema_version") if isinstance(facts, dict) else None
         if version != SCHEMA_VERSION:
-            raise BundleError(
-                f"{file}: schema version {version!r}, this isolatent reads {SCHEMA_VERSION}; "
-                "install the isolatent release that wrote it, or export again"
-            )
+            raise BundleError(f"{file}: schema version {version!r}, {_who_reads_it(facts)}")
         try:
             manifest = Manifest.model_validate(facts)
         except ValidationError as error:
@@ -97,6 +105,9 @@ class Bundle:
         unsafe = [name for name in manifest.files if Path(name).name != name or name.startswith(".")]
         if unsafe:
             raise BundleError(f"{file}: file name {unsafe[0]!r} leaves the bundle; do not use this bundle")
+        foreign = [name for name in manifest.files if not name.endswith(KINDS)]
+        if foreign:
+            raise BundleError(f"{file}: {foreign[0]!r} is no kind of file that bundles have; do not use this bundle")
         return cls(directory, manifest)
 
     def file(self, name: str) -> Path:
@@ -136,14 +147,35 @@ class Bundle:
         return golden
 
 
+def _who_reads_it(facts: Any) -> str:
+    """Which release to install for a manifest of another schema. The facts come from anybody."""
+    ours = f"this isolatent reads {SCHEMA_VERSION}"
+    tools = facts.get("tools") if isinstance(facts, dict) else None
+    writer = tools.get("isolatent") if isinstance(tools, dict) else None
+    if isinstance(writer, str) and re.fullmatch(r"[0-9][0-9A-Za-z.+]{0,30}", writer):
+        return f'{ours}; isolatent {writer} wrote it: pip install -U "isolatent>={writer}", or export it again'
+    return f"{ours}; install the isolatent release that wrote it, or export it again"
+
+
 def _file_problem(path: Path, fact: FileFact) -> str | None:
     if path.is_symlink() or not path.is_file():
         return "missing" if not path.exists() else "not a plain file"
     size = path.stat().st_size
     if size != fact.bytes:
         return f"{size} bytes, the manifest says {fact.bytes}"
+    if not path.name.endswith(PROGRAMS) and (found := _disguised(path)):
+        return f"not what its name says, but {found}"
     digest = file_digest(path)
     return None if digest == fact.sha256 else f"sha256 {digest[:12]}…, the manifest says {fact.sha256[:12]}…"
+
+
+def _disguised(path: Path) -> str | None:
+    """What a file really is that has the name of one of plain data: a pickle, or an archive that may hold one."""
+    with path.open("rb") as file:
+        head = file.read(4)
+    if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return "a pickle"
+    return "an archive" if head == b"PK\x03\x04" else None
 
 
 def file_digest(path: Path) -> str:

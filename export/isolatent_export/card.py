@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from typing import Any
 
 from isolatent_export.manifest import ImageInput, InputSpec, Manifest
@@ -15,7 +17,7 @@ def card(manifest: Manifest) -> str:
     image = isinstance(spec, ImageInput)
     noun = "image" if image else "cloud"
     examples = ", ".join(f"{count} {split}" for split, count in training.examples.items())
-    return f"""# {manifest.name}
+    return f"""{_front_matter(manifest)}# {manifest.name}
 
 A {manifest.family} encoder of {_subject(spec)} into {manifest.latent.size} latent variables,
 trained with the arm `{objective.arm}` of consistency regularization
@@ -51,10 +53,32 @@ Largest absolute difference from the training framework on the golden samples:
 |---|---|---|---|---|
 {_parity(manifest)}
 
+{_precision(manifest)}{_speed(manifest)}
+
 ## Limits
 
 Trained on the data named above and on nothing else; distances between embeddings of other {noun}s mean little.
 """
+
+
+def _front_matter(manifest: Manifest) -> str:
+    """What the Hugging Face hub reads: YAML, of which JSON is a part, so that any name and number is safe in it."""
+    facts: dict[str, Any] = {
+        "library_name": "isolatent",
+        "tags": ["isolatent", "embeddings", "variational-autoencoder", manifest.modality.replace("_", "-")],
+    }
+    source, colon, place = manifest.training.data.partition(":")
+    data = f"{source}{colon}{place.rstrip('/').rpartition('/')[2]}"  # the folders above it say nothing to others
+    metrics = [
+        {"type": name, "name": name, "value": value}
+        for name, value in manifest.metrics.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    ]
+    if metrics:
+        result = {"task": {"type": "feature-extraction"}, "dataset": {"type": data, "name": data}, "metrics": metrics}
+        facts["model-index"] = [{"name": manifest.name, "results": [result]}]
+    lines = [f"{name}: {json.dumps(value)}" for name, value in facts.items()]
+    return "\n".join(["---", *lines, "---", "", ""])
 
 
 def _subject(spec: InputSpec) -> str:
@@ -96,3 +120,19 @@ def _parity(manifest: Manifest) -> str:
         f"| {row.engine} | {row.batch} | {row.mean:.1e} | {row.log_variance:.1e} | {row.reconstruction:.1e} |"
         for row in manifest.parity
     )
+
+
+def _precision(manifest: Manifest) -> str:
+    if manifest.precision == "fp32":
+        return ""
+    return "The ONNX graphs have float16 weights, but for log-variances; the twins in PyTorch's formats have float32.\n"
+
+
+def _speed(manifest: Manifest) -> str:
+    speed = manifest.speed
+    if speed is None:
+        return ""
+    rows = "; ".join(
+        f"batch {row.batch}: {row.encode_ms:.3g} ms to encode, {row.decode_ms:.3g} to decode" for row in speed.rows
+    )
+    return f"Median times with {speed.engine} on {speed.cores} cores, {speed.processor}: {rows}."

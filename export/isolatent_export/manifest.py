@@ -77,6 +77,9 @@ ReconstructionError = Literal[
 ]
 
 
+Precision = Literal["fp32", "fp16"]
+
+
 class LatentGroup(Facts):
     """One group of latent variables, in the order of the mean vector."""
 
@@ -134,6 +137,23 @@ class ParityRow(Facts):
     reconstruction: float
 
 
+class SpeedRow(Facts):
+    """Median milliseconds that one batch takes."""
+
+    batch: int
+    encode_ms: float
+    decode_ms: float
+
+
+class Speed(Facts):
+    """How fast the graphs ran on the machine that exported them, with so many threads as it has cores."""
+
+    engine: str
+    processor: str
+    cores: int
+    rows: tuple[SpeedRow, ...]
+
+
 class FileFact(Facts):
     """Identity of one file of the bundle."""
 
@@ -150,6 +170,8 @@ class Manifest(Facts):
     created: AwareDatetime
     modality: Literal["image", "point_cloud"]
     family: str
+    precision: Precision = "fp32"
+    """Type of the weights in the ONNX graphs. fp16 spares the heads of log-variances, and inputs and outputs."""
     objective: Objective
     input: InputSpec
     latent: Latent
@@ -163,6 +185,7 @@ class Manifest(Facts):
     tools: dict[str, str]
     tolerance: Tolerance
     parity: tuple[ParityRow, ...]
+    speed: Speed | None = None
     files: dict[str, FileFact]
     """Every file of the bundle but the manifest itself."""
 

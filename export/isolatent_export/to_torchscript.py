@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,18 @@ def to_torchscript(encoder: nn.Module, decoder: nn.Module, inputs: Tensor, laten
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # tracing is deprecated, and what TorchServe loads
         twin = torch.jit.trace_module(_Twin(encoder, decoder).eval(), {"encode": inputs, "decode": latents})
-        torch.jit.save(twin, str(path))
+        traced = path.with_suffix(".traced")
+        torch.jit.save(twin, str(traced))
+    _without_sources(traced, path)
+    traced.unlink()
+
+
+def _without_sources(traced: Path, path: Path) -> None:
+    """Copy an archive, but for where on this machine each line of code was written: torch loads it without."""
+    with zipfile.ZipFile(traced) as source, zipfile.ZipFile(path, "w") as target:
+        for entry in source.infolist():
+            if not entry.filename.endswith(".debug_pkl"):
+                target.writestr(zipfile.ZipInfo(entry.filename), source.read(entry))
 
 
 class TorchScriptRuntime:

@@ -10,7 +10,6 @@ import os
 import platform
 import shutil
 import tempfile
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -23,9 +22,10 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file as save_tensors
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from isolatent_export import bundle as names
-from isolatent_export import parity
+from isolatent_export import parity, speed
 from isolatent_export.bundle import Bundle, BundleError, Golden, file_digest
 from isolatent_export.card import RECONSTRUCTIONS, card
 from isolatent_export.manifest import (
@@ -35,13 +35,16 @@ from isolatent_export.manifest import (
     Latent,
     Manifest,
     Objective,
+    Precision,
     ReconstructionError,
     Tolerance,
     Training,
 )
 from isolatent_export.pictures import framing, render, save_grid
 from isolatent_export.runtime import OnnxRuntime
+from isolatent_export.to_half import HalvedRuntime, halved
 from isolatent_export.to_onnx import to_onnx
+from isolatent_export.to_program import ProgramRuntime, capture, save_program
 from isolatent_export.to_torchscript import TorchScriptRuntime, to_torchscript
 
 _TOOLS = ("isolatent", "torch", "onnx", "onnxscript", "onnxruntime", "numpy", "pillow")
@@ -51,6 +54,9 @@ _TOLERANCES = {
     # Where two neighbours are equally far, engines may choose differently: one such flip moves a mean by 3e-4.
     "point_cloud": Tolerance(mean=1e-3, log_variance=1e-3, reconstruction=1e-3),
 }
+
+_HALF = Tolerance(mean=5e-3, log_variance=5e-3, reconstruction=5e-3)
+"""Of fp16 bundles: float16 rounds to 11 bits, at every layer."""
 
 _ERRORS: dict[str, ReconstructionError] = {
     "image": "mean squared error per pixel, pixels in 0..1",
@@ -65,7 +71,8 @@ class Export:
 
     encoder: input (B, *input.shape), uint8 pixels or float32 points (where it can, of any number) -> mean, log_variance
     (B, d); decoder: latent (B, d) -> pixels (B, H, W, C) in 0..1, or points (B, P', 3).
-    golden_inputs: (N, *input.shape) real validation inputs, N at least 7. tolerance: None for the modality's own.
+    golden_inputs: (N, *input.shape) real validation inputs, N at least 7. tolerance: None for the precision's and
+    modality's own. precision is that of the ONNX graphs; the twins in PyTorch's formats keep the weights as they are.
     """
 
     encoder: nn.Module
@@ -83,6 +90,9 @@ class Export:
     training: Training
     metrics: dict[str, Any]
     tolerance: Tolerance | None = None
+    precision: Precision = "fp32"
+    exact: tuple[str, ...] = ()
+    """Names of modules inside the encoder that fp16 leaves in float32."""
 
 
 def write_bundle(export: Export, out: str | os.PathLike[str], *, overwrite: bool = False) -> Bundle:
@@ -124,24 +134,61 @@ def _fill(work: Path, export: Export) -> None:
     golden = _golden(export)
     example = torch.from_numpy(export.golden_inputs[:2])
     latents = torch.from_numpy(golden.mean[:2])
-    _encoder_to_onnx(export, example, work / names.ENCODER)
-    to_onnx(export.decoder, latents, work / names.DECODER, inputs="latent", outputs=["reconstruction"])
+    as_trained = _capture(export.encoder, export.decoder, example, latents, export.input)
+    save_program(as_trained.encoder, work / names.ENCODER_PROGRAM)
+    save_program(as_trained.decoder, work / names.DECODER_PROGRAM)
+    graphs, halves = as_trained, None
+    if export.precision == "fp16":
+        modules = halved(export.encoder, export.exact), halved(export.decoder)
+        graphs, halves = _capture(*modules, example, latents, export.input), HalvedRuntime(*modules)
+    posterior = ["mean", "log_variance"]
+    to_onnx(graphs.encoder, work / names.ENCODER, inputs="input", outputs=posterior, points=graphs.points)
+    to_onnx(graphs.decoder, work / names.DECODER, inputs="latent", outputs=["reconstruction"])
     to_torchscript(export.encoder, export.decoder, example, latents, work / names.TORCHSCRIPT)
     save_tensors({name: value.contiguous() for name, value in export.weights.items()}, work / names.WEIGHTS)
     (work / names.CONFIG).write_text(json.dumps(export.config, indent=2) + "\n")
     save_arrays({name: np.ascontiguousarray(value) for name, value in vars(golden).items()}, work / names.GOLDEN)
     _draw(golden, export.input, work / RECONSTRUCTIONS)
-    manifest = _manifest(export, golden)
-    # Opened like any user would, so that what is measured is what will be loaded.
-    rows = parity.measure(OnnxRuntime(Bundle(work, manifest)), golden, "CPUExecutionProvider")
-    rows += parity.measure(TorchScriptRuntime(work / names.TORCHSCRIPT), golden, "TorchScript")
-    wrong = parity.excess(rows, manifest.tolerance)
-    if wrong:
-        raise BundleError(f"not exported, outputs differ from torch: {'; '.join(wrong)}; check the model in fp32")
-    manifest = manifest.model_copy(update={"parity": rows})
+    manifest = _measured(work, _manifest(export, golden), golden, halves)
     (work / names.CARD).write_text(card(manifest))
     manifest = manifest.model_copy(update={"files": _files(work)})
     (work / names.MANIFEST).write_text(json.dumps(manifest.public(), indent=2) + "\n")
+
+
+def _measured(work: Path, manifest: Manifest, golden: Golden, halves: HalvedRuntime | None) -> Manifest:
+    """`manifest` with parity and speed. Opened like any user would, so that what is measured is what will be loaded."""
+    runtime = OnnxRuntime(Bundle(work, manifest))
+    rows = parity.measure(runtime, golden, runtime.provider)
+    rows += parity.measure(TorchScriptRuntime(work / names.TORCHSCRIPT), golden, "TorchScript")
+    programs = ProgramRuntime(work / names.ENCODER_PROGRAM, work / names.DECODER_PROGRAM)
+    rows += parity.measure(programs, golden, "torch.export")
+    if halves:
+        rows += parity.measure(halves, golden, "torch, float16 layers")
+    wrong = parity.excess(rows, manifest.tolerance)
+    if wrong:
+        remedy = "export with --precision fp32" if manifest.precision == "fp16" else "check the model in fp32"
+        raise BundleError(f"not exported, outputs differ from torch: {'; '.join(wrong)}; {remedy}")
+    return manifest.model_copy(update={"parity": rows, "speed": speed.measure(runtime, golden, runtime.provider)})
+
+
+@dataclass(frozen=True)
+class _Captured:
+    """Both networks as programs; `points`: the encoder takes any number of points."""
+
+    encoder: ExportedProgram
+    decoder: ExportedProgram
+    points: bool
+
+
+def _capture(encoder: nn.Module, decoder: nn.Module, example: Tensor, latents: Tensor, spec: InputSpec) -> _Captured:
+    points = spec.modality == "point_cloud"
+    try:
+        program = capture(encoder, example, points=points)
+    except Exception:  # torch raises many kinds: an architecture may need the number of points that it was made for
+        if not points:
+            raise
+        program, points = capture(encoder, example), False
+    return _Captured(program, capture(decoder, latents), points)
 
 
 @torch.inference_mode()
@@ -150,17 +197,6 @@ def _golden(export: Export) -> Golden:
     mean, log_variance = export.encoder(inputs)
     reconstruction = export.decoder(mean)
     return Golden(export.golden_inputs, mean.numpy(), log_variance.numpy(), reconstruction.numpy())
-
-
-def _encoder_to_onnx(export: Export, example: Tensor, path: Path) -> None:
-    outputs = ["mean", "log_variance"]
-    if export.input.modality == "point_cloud":
-        with suppress(
-            torch.onnx.OnnxExporterError
-        ):  # an architecture may need the number of points that it was made for
-            to_onnx(export.encoder, example, path, inputs="input", outputs=outputs, points=True)
-            return
-    to_onnx(export.encoder, example, path, inputs="input", outputs=outputs)
 
 
 def _draw(golden: Golden, spec: InputSpec, path: Path) -> None:
@@ -188,7 +224,8 @@ def _manifest(export: Export, golden: Golden) -> Manifest:
         training=export.training,
         metrics=export.metrics,
         tools={"python": platform.python_version()} | {tool: version(tool) for tool in _TOOLS},
-        tolerance=export.tolerance or _TOLERANCES[export.input.modality],
+        precision=export.precision,
+        tolerance=export.tolerance or (_HALF if export.precision == "fp16" else _TOLERANCES[export.input.modality]),
         parity=(),
         files={},
     )

@@ -5,32 +5,42 @@ from __future__ import annotations
 import logging
 import re
 import time
+from typing import Any
 from uuid import uuid4
 
-import orjson
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from isolatent_serve import logs
+from isolatent_serve.metrics import Metrics
 from isolatent_serve.problems import Problem, render
 
 HEADER = "X-Request-Id"
+_RAW_HEADER = HEADER.lower().encode()
 
 access_log = logging.getLogger("isolatent_serve.access")
 error_log = logging.getLogger("isolatent_serve.errors")
 
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _CLIENT_LEFT = 499  # nginx's number: nobody is there to see it but the reader of the log
+_ROUTINE = frozenset({"/healthz", "/readyz", "/metrics"})
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_LOGGED = ("code", "key", "model", "inputs", "trace_id")
+"""Members of `request.state` that the log line has where they are set: the problem's code, the key's name, ..."""
 
 
 class RequestContext:
-    """ASGI middleware that gives each request its id, `request.state.request_id`, and logs how it ended.
+    """ASGI middleware that gives each request its id, `request.state.request_id`, logs how it ended and counts it.
 
-    An unexpected exception becomes a 500 problem that names the id and nothing of the inside; the log has the rest.
+    `routes` are the addresses without parameters. An unexpected exception becomes a 500 problem that names the id and
+    nothing of the inside; the log has the rest.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, routes: frozenset[str] = frozenset()) -> None:
         self.app = app
+        self._metrics = metrics
+        self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI connection."""
@@ -38,7 +48,9 @@ class RequestContext:
             await self.app(scope, receive, send)
             return
         request_id = _request_id(scope)
-        scope.setdefault("state", {})["request_id"] = request_id
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
+        token = logs.current_request.set(request_id)
         began = time.perf_counter()
         status = 0
 
@@ -46,7 +58,7 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)[HEADER] = request_id
+                message["headers"] = [*message.get("headers", ()), (_RAW_HEADER, request_id.encode())]
             await send(message)
 
         try:
@@ -58,7 +70,29 @@ class RequestContext:
             if status == 0:
                 await _apologise(scope, receive, send_with_id)
         finally:
-            _log(scope, request_id, status, time.perf_counter() - began)
+            self._end(scope, state, status, time.perf_counter() - began)
+            logs.current_request.reset(token)
+
+    def _end(self, scope: Scope, state: dict[str, Any], status: int, seconds: float) -> None:
+        method = scope["method"] if scope["method"] in _METHODS else "OTHER"
+        route = self._route(scope)
+        state["route"], state["status"] = route, status
+        self._metrics.request(method, route, status, seconds)
+        if "code" in state:
+            self._metrics.rejected(state["code"])
+        fields = {"method": scope["method"], "path": scope["path"], "status": status, "seconds": round(seconds, 6)}
+        for name in _LOGGED:
+            if name in state:
+                fields[name] = state[name]
+        level = logging.DEBUG if route in _ROUTINE else logging.INFO
+        logs.say(access_log, level, f"{method} {route} {status}", fields)
+
+    def _route(self, scope: Scope) -> str:
+        """The template of the address: there are few of them, whatever clients ask for."""
+        path: str = scope["path"]
+        if path in self._routes:
+            return path
+        return getattr(scope.get("route"), "path", "unknown")
 
 
 async def _apologise(scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,15 +103,3 @@ async def _apologise(scope: Scope, receive: Receive, send: Send) -> None:
 def _request_id(scope: Scope) -> str:
     given = Headers(scope=scope).get(HEADER, "")
     return given if _ACCEPTED_ID.fullmatch(given) else uuid4().hex
-
-
-def _log(scope: Scope, request_id: str, status: int, seconds: float) -> None:
-    # JSON: whatever a client puts into a path stays inside its string, on this line.
-    line = {
-        "request_id": request_id,
-        "method": scope["method"],
-        "path": scope["path"],
-        "status": status,
-        "seconds": round(seconds, 6),
-    }
-    access_log.info("%s", orjson.dumps(line).decode())

@@ -31,11 +31,17 @@ class Admission:
         """Items accepted and not yet done."""
         return self._items
 
-    def require_room(self) -> None:
-        """Raise Problem `queue_full` when not even one more item fits."""
+    @contextlib.contextmanager
+    def expected(self) -> Iterator[None]:
+        """Count one item until the block ends: a request that is being decoded. Raises Problem `queue_full`."""
         most_items, most_bytes = self._most
         if self._items >= most_items or self._bytes >= most_bytes:
             raise self._full(1)
+        self._items += 1
+        try:
+            yield
+        finally:
+            self._items -= 1
 
     @contextlib.contextmanager
     def held(self, items: Array) -> Iterator[None]:

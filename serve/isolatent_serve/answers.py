@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import orjson
-from PIL import Image
 from safetensors.numpy import save
 from starlette.responses import Response
 
+from isolatent_export import files
 from isolatent_export.manifest import Manifest
 from isolatent_serve.options import Options
 from isolatent_serve.outputs import Array, Output
@@ -30,7 +29,8 @@ WHOLE = frozenset({NPY, PNG, PLY})
 
 _FILES = {"image": PNG, "point_cloud": PLY}
 
-_INLINE_BYTES = 64 * 2**10
+_QUICK_BYTES = {SAFETENSORS: 2**21, NPY: 2**21, PLY: 2**21}  # these are copied; numbers as text take 50 times longer
+_QUICK_TEXT_BYTES = 2**16
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class Answer:
     manifest: Manifest
     options: Options
 
-    @property
-    def is_costly(self) -> bool:
-        """Whether writing it belongs on another thread than the event loop's."""
-        return sum(tensor.nbytes for tensor in self.result.tensors.values()) > _INLINE_BYTES
+    def is_costly(self, media_type: str) -> bool:
+        """Whether writing it takes so long that it belongs on another thread than the event loop's."""
+        size = sum(tensor.nbytes for tensor in self.result.tensors.values())
+        return size > _QUICK_BYTES.get(media_type, _QUICK_TEXT_BYTES)
 
 
 def offers(output: Output, modality: str, count: int) -> tuple[str, ...]:
@@ -106,30 +106,10 @@ def _array(answer: Answer) -> Array:
     return np.ascontiguousarray(answer.result.tensors[answer.output.array], "<f4")
 
 
-def _npy(answer: Answer) -> bytes:
-    file = io.BytesIO()
-    np.save(file, _array(answer), allow_pickle=False)
-    return file.getvalue()
-
-
-def _ply(answer: Answer) -> bytes:
-    points = _array(answer)[0]  # (P', 3)
-    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(points)}"]
-    header += [f"property float {axis}" for axis in "xyz"] + ["end_header", ""]
-    return b"".join(["\n".join(header).encode(), points.tobytes()])
-
-
-def _png(answer: Answer) -> bytes:
-    pixels = np.rint(_array(answer)[0].clip(0, 1) * 255).astype(np.uint8)  # (H, W, C)
-    file = io.BytesIO()
-    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG")
-    return file.getvalue()
-
-
 _WRITERS: dict[str, Callable[[Answer], bytes]] = {
     JSON: _json,
     SAFETENSORS: _safetensors,
-    NPY: _npy,
-    PNG: _png,
-    PLY: _ply,
+    NPY: lambda answer: files.npy(_array(answer)),
+    PNG: lambda answer: files.png(_array(answer)[0]),
+    PLY: lambda answer: files.ply(_array(answer)[0]),
 }

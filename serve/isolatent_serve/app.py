@@ -11,14 +11,17 @@ from fastapi import FastAPI
 
 from isolatent import __version__
 from isolatent_export import Bundle
-from isolatent_serve import openapi, problems
+from isolatent_serve import openapi, problems, tracing
 from isolatent_serve.access import RequestContext
-from isolatent_serve.departures import CancelDeparted
 from isolatent_serve.draining import RefuseWhileDraining
-from isolatent_serve.lingering import LingeringClose
-from isolatent_serve.routes import health, inference, models
-from isolatent_serve.service import OnFailure, Service
+from isolatent_serve.engine import OnFailure
+from isolatent_serve.exchange import WatchExchange
+from isolatent_serve.keys import RequireKey
+from isolatent_serve.routes import health, inference, inference_protocol, metrics, models
+from isolatent_serve.service import Service
 from isolatent_serve.settings import Settings
+from isolatent_serve.short_way import ShortWay
+from isolatent_serve.tracing import Tracing
 
 
 class App(FastAPI):
@@ -40,14 +43,17 @@ def create_app(settings: Settings, bundles: Iterable[Bundle], *, on_failure: OnF
 
     Their graphs are loaded and verified in the background when the server starts. `on_failure` hears of the first
     one that must not be served; unless it ends the process, the service stays unready.
-    Raises BundleError for bundles that cannot be served together.
+    Raises BundleError for bundles that cannot be served together, and KeysError for a file of keys that cannot be used.
     """
     service = Service(settings, bundles, on_failure)
+    tracer_provider = tracing.provider()
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         async with service.running():
             yield
+        if tracer_provider:
+            await tracing.end(tracer_provider)
 
     app = App(
         title="isolatent",
@@ -55,13 +61,20 @@ def create_app(settings: Settings, bundles: Iterable[Bundle], *, on_failure: OnF
         summary="Posteriors, embeddings, reconstructions, decodings and consistency of images and point clouds",
         lifespan=lifespan,
         redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # tracing.py and metrics.py do that
     )
     app.state.service = service
-    for module in (inference, models, health):
+    modules = (inference, inference_protocol, models, health, metrics)
+    for module in modules:
         app.include_router(module.router)
     problems.install(app)
-    app.add_middleware(CancelDeparted)
-    app.add_middleware(RefuseWhileDraining)
-    app.add_middleware(LingeringClose)
-    app.add_middleware(RequestContext)  # added last: the outermost
+    app.add_middleware(ShortWay, router=inference.router)
+    app.add_middleware(RefuseWhileDraining, service=service)
+    if service.keys:
+        app.add_middleware(RequireKey, keys=service.keys)
+    app.add_middleware(WatchExchange)
+    fixed = frozenset(route.path for module in modules for route in module.router.routes if "{" not in route.path)
+    app.add_middleware(RequestContext, metrics=service.metrics, routes=fixed)
+    if tracer_provider:
+        app.add_middleware(Tracing, provider=tracer_provider)  # added last: the outermost
     return app

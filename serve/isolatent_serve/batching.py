@@ -6,15 +6,18 @@ Turns are fair: each computation has its turn, and a large request lets the othe
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from isolatent_export.runtime import BUCKETS
 from isolatent_serve.outputs import Array, Compute, Graphs, Tensors
+from isolatent_serve.problems import Problem
 
-CHUNK = 64
+CHUNK = BUCKETS[-1]
 """Items per batch: large requests take turns with small ones, and memory stays bounded."""
 
 
@@ -26,6 +29,9 @@ class Job:
     items: Array
     future: asyncio.Future[Tensors]
     outcome: Tensors | Exception | None = None
+    arrived: float = field(default_factory=time.perf_counter)
+    began: float = 0.0
+    """When its first items were taken."""
     _taken: int = 0
     _done: list[Tensors] = field(default_factory=list)
 
@@ -41,6 +47,7 @@ class Job:
 
     def take(self, count: int) -> Array:
         """The next items, `count` at most."""
+        self.began = self.began or time.perf_counter()
         part = self.items[self._taken : self._taken + count]
         self._taken += len(part)
         return part
@@ -50,6 +57,11 @@ class Job:
         self._done.append(tensors)
         if self._taken == len(self.items):
             self.outcome = _join(self._done)
+
+    def fail(self, problem: Problem) -> None:
+        """Answer with `problem`, whatever is still done for it. On the thread of the event loop."""
+        self.outcome = problem
+        self.settle()
 
     def settle(self) -> None:
         """Give the outcome, if there is one, to who waits for it. On the thread of the event loop."""
@@ -72,20 +84,36 @@ class Batch:
         """The number of items."""
         return sum(len(items) for _, items in self.parts)
 
-    def run(self, graphs: Graphs) -> None:
-        """Compute all parts together; when that fails, one by one: a bad request fails alone."""
+    @property
+    def jobs(self) -> list[Job]:
+        """The requests that the items are from."""
+        return [job for job, _ in self.parts]
+
+    def run(self, graphs: Graphs) -> bool:
+        """Compute all parts together; when that fails, one by one: a bad request fails alone.
+
+        Returns False when one failed for a reason that may be the graphs' own.
+        """
         try:
             self._run(graphs)
         except Exception as error:  # ONNX Runtime has an exception class per status code, with no common base
-            if len(self.parts) == 1:
-                self.parts[0][0].outcome = error
-            else:
-                for part in self.parts:
-                    Batch([part]).run(graphs)
+            if len(self.parts) > 1:
+                well = [Batch([part]).run(graphs) for part in self.parts]
+                return all(well)
+            self.parts[0][0].outcome = error
+            return isinstance(error, Problem)
+        return True
+
+    def times(self) -> Iterator[tuple[float, float]]:
+        """Seconds of waiting and of running of each request that is over now."""
+        now = time.perf_counter()
+        for job in self.jobs:
+            if job.outcome is not None:
+                yield job.began - job.arrived, now - job.began
 
     def settle(self) -> None:
         """Answer the requests that are over, on the thread of the event loop."""
-        for job, _ in self.parts:
+        for job in self.jobs:
             job.settle()
 
     def _run(self, graphs: Graphs) -> None:
@@ -119,12 +147,16 @@ class Queue:
                 return Batch(parts)
         return None
 
+    def clear(self) -> list[Job]:
+        """Take everything out."""
+        jobs = [job for line in self._lines.values() for job in line]
+        self._lines.clear()
+        return jobs
+
     def cancel(self) -> None:
         """Drop everything; who waits for it is told. On the thread of the event loop."""
-        for line in self._lines.values():
-            for job in line:
-                job.future.cancel()
-        self._lines.clear()
+        for job in self.clear():
+            job.future.cancel()
 
 
 def _take(line: deque[Job]) -> list[tuple[Job, Array]]:

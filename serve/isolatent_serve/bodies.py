@@ -5,16 +5,15 @@ A new encoding is one function from bytes to a `Body` and one line in `_READERS`
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from isolatent_export.inputs import Limits
-from isolatent_serve import multipart
+from isolatent_serve import exchange, multipart
 from isolatent_serve.inputs import Bulk, Files, Inputs, Json
 from isolatent_serve.problems import Problem
 from isolatent_serve.settings import RequestLimits
@@ -51,9 +50,7 @@ Reader = Callable[[bytes, str, Limits], Body]
 
 def reader(request: Request, media_types: Sequence[str] = MEDIA_TYPES) -> Reader:
     """The reader of this request's Content-Type, one of `media_types`. Raises Problem `unsupported_media_type`."""
-    coding = request.headers.get("Content-Encoding", "identity")
-    if coding.lower() != "identity":
-        raise Problem("unsupported_media_type", f"Content-Encoding {coding!r}: send the body uncompressed")
+    require_uncompressed(request)
     media_type = _media_type(request)
     family = next((f"{family}*" for family in _FAMILIES if media_type.startswith(family)), media_type)
     if family not in media_types:
@@ -62,30 +59,38 @@ def reader(request: Request, media_types: Sequence[str] = MEDIA_TYPES) -> Reader
     return _READERS[family]
 
 
+def require_uncompressed(request: Request) -> None:
+    """Raise Problem `unsupported_media_type` for a body that is gzip or the like: nothing here inflates."""
+    coding = request.headers.get("Content-Encoding", "identity")
+    if coding.lower() != "identity":
+        raise Problem("unsupported_media_type", f"Content-Encoding {coding!r}: send the body uncompressed")
+
+
 async def read(request: Request, limits: RequestLimits) -> bytes:
     """The whole body, counted while it arrives: neither Content-Length nor chunking is believed.
 
-    Raises Problem: `request_too_large`, `body_timeout`, `empty_body`.
+    Begins the request's deadline once it is there. Raises Problem: `request_too_large`, `empty_body`; the exchange ends
+    with `body_timeout` or `deadline` otherwise.
     """
     announced = request.headers.get("Content-Length", "0")
     if int(announced) > limits.request_bytes:  # the HTTP parser has refused everything but digits
         raise _too_large(f"{announced} bytes", limits)
+    watched = exchange.of(request)
+    watched.limit(limits.body_seconds, lambda: _too_slow(limits))
     chunks: list[bytes] = []
-    received = 0
-    try:
-        async with asyncio.timeout(limits.body_seconds):
-            async for chunk in request.stream():
-                received += len(chunk)
-                if received > limits.request_bytes:
-                    raise _too_large(f"more than {limits.request_bytes} bytes", limits)
-                chunks.append(chunk)
-    except TimeoutError:
-        raise Problem(
-            "body_timeout",
-            f"{received} bytes in {limits.body_seconds:g} s; send faster, or fewer inputs per request",
-        ) from None
+    received, more = 0, True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunks.append(message.get("body", b""))
+        received += len(chunks[-1])
+        if received > limits.request_bytes:
+            raise _too_large(f"more than {limits.request_bytes} bytes", limits)
+        more = message.get("more_body", False)
     if received == 0:
         raise Problem("empty_body", "the body is empty; send a file, or JSON with a member `input`")
+    watched.limit(limits.deadline_seconds, lambda: _too_late(limits))
     return b"".join(chunks)
 
 
@@ -97,6 +102,16 @@ def parse_is_costly(request: Request, body: bytes) -> bool:
 
 def _media_type(request: Request) -> str:
     return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+
+def _too_slow(limits: RequestLimits) -> Problem:
+    detail = f"not all of it in {limits.body_seconds:g} s; send faster, or fewer inputs per request"
+    return Problem("body_timeout", detail)
+
+
+def _too_late(limits: RequestLimits) -> Problem:
+    detail = f"not done within {limits.deadline_seconds:g} s; send fewer or smaller inputs per request, or later"
+    return Problem("deadline", detail)
 
 
 def _too_large(what: str, limits: RequestLimits) -> Problem:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from isolatent_export import Bundle, BundleError
-from isolatent_export.bundle import GOLDEN
+from isolatent_export.bundle import GOLDEN, file_digest
 from isolatent_serve import transforms
 from isolatent_serve.outputs import Array, Graphs, Output, Tensors
 from isolatent_serve.problems import Problem
@@ -62,10 +62,20 @@ def divergence(left: tuple[Array, Array], right: tuple[Array, Array]) -> Array:
     return np.asarray(0.5 * np.sum(other_log_variance - log_variance - 1 + scaled, axis=1))
 
 
-@lru_cache(maxsize=64)
-def reference(path: Path, _digest: str) -> float:
-    """Mean KL between different golden inputs of the bundle at `path`, as evaluation pairs them: halfway round."""
+def remember(bundle: Bundle) -> None:
+    """Measure the model's reference while its files are certainly there. Raises BundleError when they are not."""
+    reference(bundle.path, bundle.manifest.files[GOLDEN].sha256)
+
+
+@lru_cache(maxsize=1024)
+def reference(path: Path, digest: str) -> float:
+    """Mean KL between different golden inputs of the bundle at `path`, as evaluation pairs them: halfway round.
+
+    Raises BundleError when the files there are not, or no longer, those of the model.
+    """
     golden = Bundle.open(path).golden()
+    if file_digest(path / GOLDEN) != digest:
+        raise BundleError(f"{path / GOLDEN}: not the model's; copy or export the bundle again")
     posterior = golden.mean, golden.log_variance
     shift = len(golden.mean) // 2
     strangers = np.roll(golden.mean, shift, axis=0), np.roll(golden.log_variance, shift, axis=0)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from isolatent_serve import service
 from isolatent_serve.problems import Problem, render
+from isolatent_serve.registry import RETRY_SECONDS
+from isolatent_serve.service import Service
 
 
 class RefuseWhileDraining:
@@ -15,20 +16,28 @@ class RefuseWhileDraining:
     A request whose head came before that is accepted, wherever its body is.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, service: Service) -> None:
         self.app = app
+        self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI connection."""
         if scope["type"] != "http" or scope["method"] != "POST":
             await self.app(scope, receive, send)
             return
-        request = Request(scope)
-        running = service.of(request)
         try:
-            running.require_open()
+            self._service.require_open()
+            _require_place(scope)
         except Problem as problem:
-            await render(problem, request)(scope, receive, send)
+            await render(problem, Request(scope))(scope, receive, send)
             return
-        with running.working():
+        with self._service.working():
             await self.app(scope, receive, send)
+
+
+def _require_place(scope: Scope) -> None:
+    # Told by connections.py; probes are answered all the same.
+    if scope["state"].get("one_too_many"):
+        headers = {"Retry-After": str(RETRY_SECONDS), "Connection": "close"}
+        detail = "too many connections are open; try again soon, or close some that are idle"
+        raise Problem("too_many_connections", detail, headers=headers)

@@ -1,90 +1,251 @@
-"""A model's graphs behind one worker thread: inference never blocks the event loop and never runs beside itself."""
+"""A model's graphs behind one worker thread: inference never blocks the event loop and never runs beside itself.
+
+The thread is supervised. When it dies, or hangs, the requests in its hands and in its queue are answered with 503 and
+another thread loads and verifies the model again.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import threading
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from typing import Literal
 
-from isolatent_export.runtime import OnnxRuntime
 from isolatent_serve.admission import Admission
 from isolatent_serve.batching import Batch, Job, Queue
+from isolatent_serve.observing import Observer, Silence
 from isolatent_serve.outputs import Array, Compute, Tensors
+from isolatent_serve.problems import Problem
+from isolatent_serve.worker import Load, Runtime, Worker
+
+OnFailure = Callable[[Exception], None]
+"""Told why a model must not be served, or cannot be any more."""
+Health = Literal["starting", "ready", "restarting", "failed"]
+
+BACKOFF_SECONDS = 0.1
+"""Time before the first new thread; four times as long before each that follows without a batch done."""
+MOST_FAILURES = 5
+"""Threads lost in a row, without a batch done, after which no other is tried."""
+MOST_ABANDONED = 3
+"""Threads that hang, each with the memory of a model, after which no other is tried."""
+
+_CLOSE_SECONDS = 10.0
+
+log = logging.getLogger("isolatent_serve")
+
+
+class EngineError(Exception):
+    """The model cannot be run any more by this process."""
+
+
+def _log_failure(error: Exception) -> None:
+    log.error("%s", error)
 
 
 class Engine:
     """Runs computations on the graphs of one model, a stacked array in, tensors with one row per item out.
 
     Computations treat each row on its own: rows of several requests run together. `queue_items` and `queue_bytes`
-    bound what is accepted and not yet done.
+    bound what is accepted and not yet done. A call of a graph that takes `stuck_seconds` means that the thread hangs.
+    `delay_seconds` is how long work that arrives after a pause waits for company. `on_failure` hears of it, once, when
+    the model is given up.
     """
 
-    def __init__(self, name: str, *, queue_items: int = 4096, queue_bytes: int = 256 * 2**20) -> None:
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"model-{name}")
-        self._runtime: OnnxRuntime | None = None
+    def __init__(
+        self,
+        name: str,
+        *,
+        queue_items: int = 4096,
+        queue_bytes: int = 256 * 2**20,
+        stuck_seconds: float = 60.0,
+        delay_seconds: float = 0.0,
+        metrics: Observer | None = None,
+        on_failure: OnFailure = _log_failure,
+    ) -> None:
+        self._name = name
+        self._stuck_seconds = stuck_seconds
+        self._delay = delay_seconds
+        self._observer = metrics or Silence()
+        self._on_failure = on_failure
         self._admission = Admission(name, queue_items, queue_bytes)
+        self._running = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._queue = Queue()
         self._lock = threading.Lock()  # of `_queue` and `_busy`
         self._busy = False
+        self._health: Health = "starting"
+        self._runtime: Runtime | None = None
+        self._worker: Worker | None = None
+        self._abandoned: list[Worker] = []
+        self._failures = 0
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+
+    @property
+    def health(self) -> Health:
+        """Whether the model can be run now, will be, or will not be any more."""
+        return self._health
 
     @property
     def ready(self) -> bool:
-        """Whether `start` has finished."""
-        return self._runtime is not None
+        """Whether the model can be run now."""
+        return self._health == "ready"
 
     @property
     def provider(self) -> str | None:
-        """The execution provider that really runs; None before the engine is ready."""
+        """The execution provider that really runs; None while the engine is not ready."""
         return self._runtime.provider if self._runtime else None
+
+    @property
+    def reason(self) -> str | None:
+        """Why this provider, in one sentence; None while the engine is not ready."""
+        return self._runtime.reason if self._runtime else None
 
     @property
     def waiting(self) -> int:
         """Items accepted and not yet done."""
         return self._admission.items
 
-    async def start(self, load: Callable[[], OnnxRuntime]) -> None:
-        """Load the graphs on the worker thread. Raises what `load` raises."""
-        self._runtime = await asyncio.get_running_loop().run_in_executor(self._worker, load)
+    async def start(self, load: Load) -> None:
+        """Load the graphs on the worker thread, now and whenever it is replaced. Raises what `load` raises, now."""
+        self._load = load
+        self._loop = asyncio.get_running_loop()
+        self._started: asyncio.Future[None] = self._loop.create_future()
+        self._begin()
+        self._watch()
+        await self._started
 
-    def require_room(self) -> None:
-        """Raise Problem `queue_full` when no further item would be accepted: worth knowing before decoding."""
-        self._admission.require_room()
+    def expecting(self) -> AbstractContextManager[None]:
+        """Keep a place in the queue for a request while it is decoded: what is accepted there is bounded, too.
+
+        Raises Problem `queue_full` at once when there is none.
+        """
+        return self._admission.expected()
 
     async def run(self, compute: Compute, items: Array) -> Tensors:
-        """`compute` for items (N, ...), N >= 1: tensors (N, ...) in the same order. The engine must be ready.
+        """`compute` for items (N, ...), N >= 1: tensors (N, ...) in the same order.
 
-        Raises Problem `queue_full` at once when the items do not fit into the queue, and what `compute` raises.
-        What a cancelled request still had to run is dropped.
+        Raises Problem `queue_full` at once when the items do not fit into the queue, `worker_lost` when the thread is
+        lost before they are done, and what `compute` raises. What a cancelled request still had to run is dropped.
         """
-        loop = asyncio.get_running_loop()
+        if self._worker is None or self._health != "ready":
+            raise self._lost("is not there")
         with self._admission.held(items):
-            job = Job(compute, items, loop.create_future())
-            with self._lock:
-                self._queue.add(job)
-                idle, self._busy = not self._busy, True
-            if idle:
-                self._worker.submit(self._work, loop)
-            return await job.future
+            self._running += 1
+            self._idle.clear()
+            try:
+                job = Job(compute, items, self._loop.create_future())
+                with self._lock:
+                    self._queue.add(job)
+                    was_idle, self._busy = not self._busy, True
+                if was_idle:
+                    self._worker.wake()
+                return await job.future
+            finally:
+                self._running -= 1
+                if not self._running:
+                    self._idle.set()
+                    self._observer.queue(self._name, self._admission.items - len(items))
+
+    async def drain(self) -> None:
+        """Wait until nothing that was accepted is left to do."""
+        await self._idle.wait()
 
     async def close(self) -> None:
         """Wait for the run in progress, drop what is queued and let the thread end."""
         with self._lock:
             self._queue.cancel()
-        await asyncio.to_thread(self._worker.shutdown, cancel_futures=True)
+        for timer in self._timers.values():
+            timer.cancel()
+        worker, self._worker = self._worker, None
+        if worker:
+            worker.stop()
+            await asyncio.to_thread(worker.join, _CLOSE_SECONDS)
+            worker.abandon()
+            for job in worker.jobs:  # of a thread that hangs, or died just now
+                job.fail(self._lost("has ended"))
+        self._runtime = None  # its memory is free now, not when the garbage is collected
 
-    def _work(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Run batches until the queue is empty. On the worker thread."""
-        assert self._runtime is not None
-        while batch := self._next():
-            began = time.perf_counter()
-            batch.run(self._runtime)
-            self._admission.observe(batch.size, time.perf_counter() - began)
-            loop.call_soon_threadsafe(batch.settle)
-
-    def _next(self) -> Batch | None:
+    def next(self, worker: Worker) -> Batch | None:
+        """What the worker is to run. On its thread."""
         with self._lock:
+            if worker.abandoned:
+                return None
             batch = self._queue.next()
             self._busy = batch is not None
-            return batch
+        if batch:
+            self._observer.queue(self._name, self._admission.items)
+        return batch
+
+    def ran(self, batch: Batch, seconds: float) -> None:
+        """Remember how a batch went. On the worker's thread."""
+        self._admission.observe(batch.size, seconds)
+        self._observer.batch(self._name, batch.size, seconds)
+        for waited, took in batch.times():
+            self._observer.stage("queue", waited)
+            self._observer.stage("inference", took)
+
+    def loaded(self, worker: Worker, runtime: Runtime) -> None:
+        """The model is ready, for the first time or again."""
+        if worker is not self._worker:
+            return
+        self._runtime, self._health = runtime, "ready"
+        if not self._started.done():
+            self._started.set_result(None)
+        else:
+            log.info("model %s: ready again", self._name)
+
+    def lost(self, worker: Worker, error: BaseException) -> None:
+        """The thread has died: of an error that no request is to blame for, or while it loaded the model."""
+        if worker is not self._worker:
+            return
+        if self._health == "starting":
+            self._health, self._worker = "failed", None
+            if not self._started.done():
+                self._started.set_exception(error if isinstance(error, Exception) else EngineError(repr(error)))
+            return
+        log.error("model %s: its thread died", self._name, exc_info=error)
+        self._replace(worker, f"died ({type(error).__name__}: {error})")
+
+    def _begin(self) -> None:
+        self._worker = Worker(self._name, self._load, self, delay=self._delay)
+
+    def _watch(self) -> None:
+        """Look whether the thread hangs, now and then."""
+        if self._worker and self._worker.stuck(self._stuck_seconds):
+            log.error("model %s: its thread has hung for %g s", self._name, self._stuck_seconds)
+            self._abandoned = [each for each in (*self._abandoned, self._worker) if each.alive]
+            self._replace(self._worker, f"hung for {self._stuck_seconds:g} s")
+        self._timers["watch"] = self._loop.call_later(min(self._stuck_seconds / 4, 5), self._watch)
+
+    def _replace(self, worker: Worker, fate: str) -> None:
+        """Answer those who wait for `worker`, and let another thread begin, unless too many were lost."""
+        worker.abandon()
+        self._worker, self._runtime, self._health = None, None, "restarting"
+        self._failures = 1 if worker.proven else self._failures + 1
+        with self._lock:
+            jobs = [*worker.jobs, *self._queue.clear()]
+            self._busy = False
+        given_up = self._failures >= MOST_FAILURES or len(self._abandoned) >= MOST_ABANDONED
+        if given_up:
+            self._health = "failed"
+        for job in jobs:
+            job.fail(self._lost(fate))
+        if given_up:
+            self._on_failure(EngineError(f"model {self._name}: its thread {fate}, again; restart the service"))
+        else:
+            self._observer.restarted(self._name)
+            self._timers["begin"] = self._loop.call_later(self._backoff, self._begin)
+
+    @property
+    def _backoff(self) -> float:
+        return float(BACKOFF_SECONDS * 4 ** max(0, self._failures - 1))
+
+    def _lost(self, fate: str) -> Problem:
+        seconds = 30 if self._health == "failed" else max(1, math.ceil(self._backoff))
+        remedy = "the service must be restarted" if self._health == "failed" else f"try again in {seconds} s"
+        detail = f"the thread that runs model {self._name} {fate}; {remedy}"
+        return Problem("worker_lost", detail, headers={"Retry-After": str(seconds)})

@@ -1,13 +1,13 @@
 """Inputs as a request carries them, and the way from there to the array an encoder takes.
 
-Everything here is plain functions of bytes: decoding.py runs them on its threads.
+Everything here is plain functions of bytes: decoding.py chooses where they run.
 """
 
 from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from isolatent_export.inputs import InputError, Limits, decode_batch, decode_item, decode_numbers, is_item
 from isolatent_export.manifest import InputSpec
-from isolatent_serve.isolation import needs_process
+from isolatent_serve import at_once
 
 Array = NDArray[Any]
 Item = bytes | str | list[Any]
@@ -45,6 +45,9 @@ class Items:
 class Inputs(Protocol):
     """What a body carries."""
 
+    def are_few(self, spec: InputSpec) -> bool:
+        """Whether `items` takes a fraction of a millisecond."""
+
     def items(self, spec: InputSpec, limits: Limits) -> Items:
         """The inputs one by one. Raises InputError for what is wrong with all of them together."""
 
@@ -55,6 +58,10 @@ class Files:
 
     files: list[bytes]
     single: bool = False
+
+    def are_few(self, _spec: InputSpec) -> bool:
+        """They are there already."""
+        return True
 
     def items(self, _spec: InputSpec, _limits: Limits) -> Items:
         """One item per file; multipart.py has counted them."""
@@ -67,6 +74,10 @@ class Bulk:
 
     data: bytes
 
+    def are_few(self, spec: InputSpec) -> bool:
+        """Pixels are a view of the file, or copied once; clouds are normalised one by one."""
+        return spec.modality == "image" and len(self.data) <= at_once.COPIED_BYTES
+
     def items(self, spec: InputSpec, limits: Limits) -> Items:
         """All items as one array (N, H, W, C) or (N, P, 3)."""
         return Items(decode_batch(self.data, spec, limits))
@@ -77,6 +88,10 @@ class Json:
     """The member `input` of a JSON body."""
 
     value: Any
+
+    def are_few(self, _spec: InputSpec) -> bool:
+        """Nested numbers are many."""
+        return at_once.are_few(self.value if isinstance(self.value, list) else [self.value])
 
     def items(self, spec: InputSpec, limits: Limits) -> Items:
         """Tell one item from a list of items: a list is one item when nothing in it looks like an item."""
@@ -92,8 +107,8 @@ class Json:
         return Items(self.value)
 
 
-def decode(item: Item | Any, spec: InputSpec, limits: Limits) -> Array | bytes:
-    """One item as the array of shape `spec.shape`, or as the file that must be parsed in a process of its own.
+def decode(item: Item | Any, spec: InputSpec, limits: Limits, leave: Callable[[bytes], bool]) -> Array | bytes:
+    """One item as the array of shape `spec.shape`, or as a file when that is one to `leave` for another place.
 
     Raises InputError with the reason and the remedy.
     """
@@ -102,7 +117,7 @@ def decode(item: Item | Any, spec: InputSpec, limits: Limits) -> Array | bytes:
     if isinstance(item, str):
         item = _from_text(item, limits)
     if isinstance(item, bytes):
-        return item if needs_process(item, spec, limits) else decode_item(item, spec, limits)
+        return item if leave(item) else decode_item(item, spec, limits)
     raise InputError("undecodable", f"a JSON {_json_type(item)}; send a data URL, a base64 string or nested numbers")
 
 
@@ -161,6 +176,8 @@ def _json_type(value: Any) -> str:
     return {dict: "object", bool: "boolean", type(None): "null"}.get(type(value), "number")
 
 
-def empty(spec: InputSpec) -> Array:
-    """No items at all: shape (0, H, W, C) uint8 or (0, P, 3) float32."""
-    return np.empty((0, *spec.shape), _DTYPES[spec.modality])
+def stacked(arrays: list[Array], spec: InputSpec) -> Array:
+    """Decoded items as one array (N, H, W, C) uint8 or (N, P, 3) float32; N may be 0."""
+    if len(arrays) == 1:
+        return arrays[0][np.newaxis]  # no copy
+    return np.stack(arrays) if arrays else np.empty((0, *spec.shape), _DTYPES[spec.modality])

@@ -12,7 +12,7 @@ def negotiate(accept: str | None, offers: Sequence[str]) -> str:
 
     Raises Problem `not_acceptable` when the client wants none of `offers`.
     """
-    if not accept:
+    if not accept or accept == "*/*":
         return offers[0]
     ranges = [_range(part) for part in accept.split(",") if part.strip()]
     quality, best = max(((_quality(offer, ranges), -place) for place, offer in enumerate(offers)), default=(0.0, 0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import BaseModel
+from starlette.responses import PlainTextResponse
 
 from isolatent_serve import answers, options, problems
 from isolatent_serve.outputs import Output
@@ -37,7 +38,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "default": options.Options.samples,
         "description": "transformed copies of each input",
     },
-    "user": {"type": "string", "description": "accepted and ignored"},
+    "user": {"description": "anything is accepted and ignored"},
 }
 
 
@@ -63,12 +64,21 @@ def plain(model: type[BaseModel]) -> dict[str, Any]:
     return {"responses": {200: {"model": model}, "default": _problem()}}
 
 
+def text(description: str) -> dict[str, Any]:
+    """Keyword arguments of a route that answers with plain text."""
+    content = {"text/plain": {"schema": {"type": "string", "description": description}}}
+    return {"response_class": PlainTextResponse, "responses": {200: {"content": content}, "default": _problem()}}
+
+
 def finish(document: dict[str, Any]) -> dict[str, Any]:
     """Give problems their own media type, which FastAPI cannot say per response."""
-    for path in document["paths"].values():
-        for operation in path.values():
-            content = operation["responses"]["default"]["content"]
-            content[problems.MEDIA_TYPE] = content.pop("application/json", content.get(problems.MEDIA_TYPE))
+    for address, operations in document["paths"].items():
+        if problems.PROTOCOL_PATHS.match(address):
+            continue
+        for operation in operations.values():
+            default = operation["responses"]["default"]
+            (problem,) = default["content"].values()
+            default["content"] = {problems.MEDIA_TYPE: problem}
     return document
 
 
@@ -90,8 +100,13 @@ def _body(value: dict[str, Any], allowed: dict[str, dict[str, Any]]) -> dict[str
     }
 
 
+def _or_null(allowed: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """In JSON, null counts as not given."""
+    return {name: {"anyOf": [schema, {"type": "null"}]} for name, schema in allowed.items()}
+
+
 def _latents(allowed: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    schema = _body({"anyOf": [_LATENT, {"type": "array", "items": _LATENT}]}, allowed)
+    schema = _body({"anyOf": [_LATENT, {"type": "array", "items": _LATENT}]}, _or_null(allowed))
     bulk = {**_BINARY, "description": "npy file of float32 or float64 (N, d) or (d,)"}
     examples = {"one": {"value": {"input": [0.25, -1.5]}}, "two": {"value": {"input": [[0.25, -1.5], [0, 0]]}}}
     return {
@@ -101,7 +116,7 @@ def _latents(allowed: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def _items(allowed: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    json_schema = _body({"anyOf": [_ITEM, {"type": "array", "items": _ITEM}]}, allowed)
+    json_schema = _body({"anyOf": [_ITEM, {"type": "array", "items": _ITEM}]}, _or_null(allowed))
     form_schema = _body({"type": "array", "items": _BINARY}, allowed)
     file = {"schema": {**_BINARY, "description": "one image or point cloud file, or an npy file of one item"}}
     bulk = {**_BINARY, "description": "npy file of uint8 (N, H, W[, C]) or float32 (N, M, 3)"}

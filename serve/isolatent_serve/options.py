@@ -29,11 +29,16 @@ class Options:
     samples: int = 5
 
 
+_NONE_GIVEN = Options()
+
+
 def read(request: Request, fields: Mapping[str, Any], output: Output) -> Options:
     """Merge query parameters and the body's `fields`; null counts as not given.
 
     Raises Problem: `unknown_field`, `unknown_encoding_format`, `invalid_option`.
     """
+    if not fields and not request.scope["query_string"]:
+        return _NONE_GIVEN
     known = COMMON | output.options
     for name in request.query_params:
         if name not in known:

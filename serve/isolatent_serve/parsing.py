@@ -91,7 +91,7 @@ class Parsers:
         answer = None
         try:
             async with asyncio.timeout(self._seconds):
-                answer = await worker.parse(header, data, inputs.empty(spec))
+                answer = await worker.parse(header, data, inputs.stacked([], spec))
         except TimeoutError:
             return self._failure("parser_timeout", spec)
         except Lost:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -26,17 +27,22 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "unknown_encoding_format": (400, "The encoding format is not known"),
     "model_required": (400, "Several models are served and none was named"),
     "urls_refused": (400, "Network addresses are not fetched"),
+    "malformed_http": (400, "The request is not well-formed HTTP"),
     "bad_request": (400, "The request is not valid"),
+    "missing_key": (401, "The request has no key"),
+    "invalid_key": (401, "The key is not known"),
     "not_found": (404, "There is no such resource"),
     "model_not_found": (404, "There is no such model"),
     "method_not_allowed": (405, "The method is not allowed here"),
     "not_acceptable": (406, "No acceptable answer format"),
+    "head_timeout": (408, "The head of the request did not arrive in time"),
     "body_timeout": (408, "The body did not arrive in time"),
     "request_too_large": (413, "The request body is too large"),
     "too_many_bytes": (413, "An input has too many bytes"),
     "too_many_pixels": (413, "An input has too many pixels"),
     "too_many_points": (413, "An input has too many points"),
     "too_many_items": (413, "The request has too many inputs"),
+    "too_much_memory": (413, "The request takes too much memory"),
     "unsupported_media_type": (415, "The body has a type this service does not read"),
     "undecodable": (422, "An input cannot be decoded"),
     "wrong_shape": (422, "An input has the wrong shape"),
@@ -50,8 +56,11 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "non_finite_output": (422, "The model has no finite answer for an input"),
     "consistency_unavailable": (422, "The model's consistency cannot be measured"),
     "queue_full": (429, "The service has as much to do as it accepts"),
+    "head_too_large": (431, "The head of the request is too large"),
     "internal": (500, "The service failed"),
     "not_ready": (503, "The service is starting"),
+    "worker_lost": (503, "The thread that runs the model was lost"),
+    "too_many_connections": (503, "The service has as many connections as it accepts"),
     "draining": (503, "The service is ending"),
     "deadline": (504, "The deadline passed"),
 }
@@ -65,7 +74,9 @@ OF_INPUTS = frozenset(code for code, (status, _) in PROBLEMS.items() if status i
 LISTED_ERRORS = 20
 """Bad items named in one answer; more would only make it long."""
 
-_OPENAI_PATHS = frozenset({"/v1/embeddings"})
+_OPENAI_PATHS = re.compile(r"/v1/(embeddings|models)(/|$)")
+PROTOCOL_PATHS = re.compile(r"/v2(/|$)")
+"""Those of the Open Inference Protocol, whose errors are {"error": ...} and no more."""
 _BY_STATUS = {404: "not_found", 405: "method_not_allowed", 406: "not_acceptable", 415: "unsupported_media_type"}
 
 
@@ -98,6 +109,10 @@ def at(pointer: str, error: InputError) -> Problem:
 
 def render(problem: Problem, request: Request) -> Response:
     """The response that carries `problem`; on OpenAI's paths with the member their clients read."""
+    request.state.code = problem.code  # for the log and the metrics
+    if PROTOCOL_PATHS.match(request.url.path):
+        error = orjson.dumps({"error": problem.detail})
+        return Response(error, problem.status, problem.headers, "application/json")
     body: dict[str, Any] = {
         "type": f"urn:isolatent:problem:{problem.code}",
         "title": problem.title,
@@ -109,7 +124,7 @@ def render(problem: Problem, request: Request) -> Response:
     if problem.errors:
         listed = problem.errors[:LISTED_ERRORS]
         body["errors"] = [{"pointer": pointer, "detail": detail} for pointer, detail in listed]
-    if request.url.path in _OPENAI_PATHS:
+    if _OPENAI_PATHS.match(request.url.path):
         body["error"] = _openai(problem)
     return Response(orjson.dumps(body), problem.status, problem.headers, MEDIA_TYPE)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,10 +24,10 @@ class Result:
 
 def collect(decoded: Decoded, computed: Tensors, shapes: Shapes) -> Result:
     """Put computed rows, which exist for decoded inputs only, into their places; refuse those that are not finite."""
+    if not decoded.errors and all(np.isfinite(tensor).all() for tensor in computed.values()):
+        return Result(computed, {}, decoded.count)
     places = [index for index in range(decoded.count) if index not in decoded.errors]
     overflown = [places[row] for row in np.flatnonzero(~_finite(computed, len(places)))]
-    if not decoded.errors and not overflown:
-        return Result(computed, {}, decoded.count)
     tensors = {name: np.full((decoded.count, *shape), np.nan, np.float32) for name, shape in shapes.items()}
     for name, rows in computed.items():
         tensors[name][places] = rows
@@ -44,6 +45,17 @@ def require_all(decoded: Decoded, errors: dict[int, InputError]) -> None:
     bad = f"{len(errors)} of {decoded.count} are bad; on_error=item answers the others"
     places = [(decoded.items.pointer(place), other.detail) for place, other in placed]
     raise Problem(error.code, f"input {index}: {error.detail} ({bad})", errors=places)
+
+
+def require_answerable(count: int, shapes: Shapes, limit: int) -> None:
+    """Raise Problem `too_much_memory` when the answer to so many inputs would be larger than a request may be."""
+    each = 4 * sum(map(math.prod, shapes.values()))
+    if count * each > limit:
+        detail = (
+            f"the answer to {count} inputs takes {count * each} bytes, the limit is {limit}; "
+            f"send at most {limit // each} per request"
+        )
+        raise Problem("too_much_memory", detail, errors=[("/input", detail)])
 
 
 _NON_FINITE = InputError(

@@ -129,6 +129,13 @@ class ConsistencyList(_List):
     usage: Usage
 
 
+class RefusedVersion(_Closed):
+    """A newer version in the model directory that must not be served."""
+
+    version: str | None = Field(description="its folder; null for a model without version folders", examples=["2"])
+    reason: str = Field(examples=["digits/2/encoder.onnx: missing; copy or export the bundle again"])
+
+
 class ModelFacts(_Closed):
     """One served model."""
 
@@ -141,6 +148,7 @@ class ModelFacts(_Closed):
     provider: str | None = Field(
         description="ONNX Runtime's execution provider in use; null until ready", examples=["CPUExecutionProvider"]
     )
+    provider_reason: str | None = Field(description="why this execution provider")
     ready: bool
     input: InputSpec
     latent: Latent
@@ -150,6 +158,7 @@ class ModelFacts(_Closed):
     family: str
     metrics: dict[str, Any]
     transforms: list[dict[str, Any]]
+    refused: list[RefusedVersion] = Field(description="what would be served if it were good, the newest first")
 
 
 class ModelList(_Closed):
@@ -160,9 +169,25 @@ class ModelList(_Closed):
 
 
 class Status(_Closed):
-    """How the service is."""
+    """That the service answers."""
 
-    status: Literal["ok", "ready"]
+    status: Literal["ok"]
+
+
+class ReadyModel(_Closed):
+    """A model that serves, and on what."""
+
+    id: str
+    version: str
+    provider: str = Field(examples=["CPUExecutionProvider"])
+    provider_reason: str = Field(description="why this execution provider")
+
+
+class Readiness(_Closed):
+    """That every model may be asked."""
+
+    status: Literal["ready"]
+    models: list[ReadyModel]
 
 
 class PlacedError(_Closed):
@@ -173,7 +198,7 @@ class PlacedError(_Closed):
 
 
 class ProblemDetails(BaseModel):
-    """RFC 9457. /v1/embeddings adds OpenAI's member `error`."""
+    """RFC 9457. /v1/embeddings and /v1/models add OpenAI's member `error`."""
 
     type: str = Field(examples=["urn:isolatent:problem:undecodable"])
     title: str

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from isolatent_export.inputs import Limits
 from isolatent_export.runtime import Device
+from isolatent_serve.logs import LogFormat, LogLevel
 
 _DECODING = Limits()
 
@@ -29,25 +30,41 @@ class RequestLimits(_Closed):
     """Points, or vertices, that a point cloud may announce or hold."""
     items: int = Field(default=_DECODING.items, ge=1)
     """Inputs of one request."""
+    decoded_bytes: int = Field(default=_DECODING.decoded_bytes, ge=1)
+    """Memory of one request's inputs once decoded, and as much again of the numbers in its answer."""
     parse_seconds: float = Field(default=5.0, gt=0)
     """Time for one file in a parser process."""
     parse_megabytes: int = Field(default=192, ge=16)
     """Memory, in MiB, that one file may take there."""
     deadline_seconds: float = Field(default=30.0, gt=0)
     """Time for decoding and inference once the body has arrived."""
+    head_seconds: float = Field(default=10.0, gt=0)
+    """Time for the head of a request to arrive, the first one's from when the connection begins."""
     body_seconds: float = Field(default=30.0, gt=0)
     """Time for the body to arrive."""
+    answer_seconds: float = Field(default=30.0, gt=0)
+    """Time for the client to take the answer, plus a second for each 256 KiB of it."""
 
     @property
     def inputs(self) -> Limits:
         """The part of the limits that decoding enforces."""
-        return Limits(item_bytes=self.item_bytes, pixels=self.pixels, points=self.points, items=self.items)
+        return Limits(
+            item_bytes=self.item_bytes,
+            pixels=self.pixels,
+            points=self.points,
+            items=self.items,
+            decoded_bytes=self.decoded_bytes,
+        )
 
 
 class Settings(_Closed):
     """One service: which bundles it serves, where, and on what."""
 
     bundles: tuple[Path, ...] = ()
+    models: Path | None = None
+    """Directory of bundles as NAME/VERSION; the newest version of each name is served."""
+    poll_seconds: float = Field(default=5.0, ge=0)
+    """Time between two looks at that directory; 0: only on SIGHUP."""
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     """0 takes a free port."""
@@ -60,4 +77,31 @@ class Settings(_Closed):
     """Inputs that one model accepts before their turn has come; more are answered with 429."""
     queue_bytes: int = Field(default=256 * 2**20, ge=1)
     """Memory, once decoded, of these inputs."""
+    batch_delay_ms: float = Field(default=0.0, ge=0, le=1000)
+    """Time that a request which finds its model idle waits for others to run with it."""
+    stuck_seconds: float = Field(default=60.0, gt=0)
+    """Time for one batch in one graph; after it, the thread that runs the model counts as lost and is replaced."""
+    cuda_graphs: bool = False
+    """Whether each batch size is recorded as a CUDA graph and replayed."""
+    gpu_megabytes: int = Field(default=0, ge=0)
+    """Memory, in MiB, that each of a model's two graphs may take of the GPU; 0: all that is free."""
+    keys: Path | None = None
+    """File of bearer keys, one of which every request but the probes must have; None: no keys are asked for."""
+    log_format: LogFormat | None = None
+    """How the command logs on stderr; None: text on a terminal, else JSON."""
+    log_level: LogLevel = "info"
+    workers: int = Field(default=1, ge=1)
+    """Processes that serve. With more than one, `threads` and `parsers` of 0 mean each one's part of the cores; what
+    is bounded per model or connection is bounded in each."""
+    max_connections: int = Field(default=1000, ge=1)
+    """Connections to one process; when there are more, idle ones are closed, or else work is refused with 503."""
+    keep_alive_seconds: float = Field(default=65.0, gt=0)
+    """Time after which an idle connection is closed. A proxy should close its own first; most do after 60 seconds."""
+    drain_seconds: float | None = Field(default=None, gt=0)
+    """Time for accepted requests at the end; None: as long as a body and a deadline may take."""
     limits: RequestLimits = RequestLimits()
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which a service that drains ends, whatever it has still to do."""
+        return self.drain_seconds or self.limits.body_seconds + self.limits.deadline_seconds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -165,3 +166,10 @@ def stand_in() -> Iterator[StandIn]:
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+@pytest.fixture
+def unused_url() -> str:
+    """An address where nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return f"http://127.0.0.1:{free.getsockname()[1]}"

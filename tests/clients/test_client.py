@@ -130,7 +130,7 @@ def test_a_batch_size_below_one_is_refused(client: Client) -> None:
 def test_several_inputs_are_no_single_one(client: Client, pixels: Pixels) -> None:
     with pytest.raises(InputError, match=r"use posteriors\(\)"):
         client.posterior(pixels)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="a list of several inputs; use one call for each"):
+    with pytest.raises(InputError, match=r"a list of several inputs; use reconstructions\(\)"):
         client.reconstruct([pixels[0]])  # type: ignore[arg-type]
 
 

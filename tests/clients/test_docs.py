@@ -1,7 +1,8 @@
-"""The examples of docs/sdk.md run as they stand, against real services of an image and of a cloud model."""
+"""The examples of docs/sdk.md and its pages run as they stand, against real services of an image and a cloud model."""
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 from pathlib import Path
@@ -9,20 +10,15 @@ from pathlib import Path
 import pytest
 
 import isolatent
-from isolatent import APIStatusError
+from isolatent import Client, IsolatentError
 from isolatent.cli import main
 
-DOCS = Path(__file__).parents[2] / "docs" / "sdk.md"
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = [DOCS / "sdk.md", *sorted((DOCS / "sdk").glob("*.md"))]
 
 
-@pytest.fixture
-def text(service_url: str, cloud_url: str) -> str:
-    """The page, with the addresses of the services that run."""
-    return DOCS.read_text().replace("http://127.0.0.1:8000", service_url).replace("http://127.0.0.1:8001", cloud_url)
-
-
-def blocks(language: str, text: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+def blocks(language: str, page: Path) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
@@ -37,22 +33,36 @@ def folder(pngs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.usefixtures("folder")
-def test_the_python_examples_run(text: str) -> None:
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks("python", page)], ids=lambda page: page.stem)
+def test_the_python_examples_run(page: Path, service_url: str, cloud_url: str) -> None:
     names: dict[str, object] = {}
-    for block in blocks("python", text):
-        exec(compile(block, str(DOCS), "exec"), names)
-    assert Path("kept.png").is_file()
-    assert Path("kept.ply").is_file()
+    for block in blocks("python", page):
+        here = block.replace("http://127.0.0.1:8000", service_url).replace("http://127.0.0.1:8001", cloud_url)
+        exec(compile(here, str(page), "exec"), names)
 
 
 @pytest.mark.usefixtures("folder")
-def test_the_commands_run(text: str, service_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_run(service_url: str, cloud_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ISOLATENT_BASE_URL", service_url)
-    for line in blocks("sh", text)[0].splitlines():
+    (commands,) = blocks("sh", DOCS / "sdk" / "commands.md")
+    for line in commands.replace("http://127.0.0.1:8001", cloud_url).splitlines():
         assert main(shlex.split(line)[1:]) == 0, line
 
 
 def test_every_error_is_named() -> None:
-    kinds = [kind for kind in vars(isolatent).values() if isinstance(kind, type) and issubclass(kind, APIStatusError)]
-    text = DOCS.read_text()
+    kinds = [kind for kind in vars(isolatent).values() if isinstance(kind, type) and issubclass(kind, IsolatentError)]
+    text = (DOCS / "sdk" / "errors.md").read_text()
     assert [kind.__name__ for kind in kinds if kind.__name__ not in text] == []
+
+
+def test_every_method_is_in_the_table() -> None:
+    methods = {name for name, value in vars(Client).items() if inspect.isfunction(value) and name[0] != "_"} - {"close"}
+    table = (DOCS / "sdk.md").read_text()
+    assert [name for name in methods if f"`{name}`" not in table] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)", page.read_text()):
+        assert (page.parent / target).is_file(), target
+    assert page.name == "sdk.md" or f"sdk/{page.name}" in (DOCS / "sdk.md").read_text()

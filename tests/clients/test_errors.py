@@ -26,10 +26,11 @@ def make(kind: type[IsolatentError]) -> IsolatentError:
     if issubclass(kind, APIStatusError):
         errors = (ItemError(3, "input 3 (c.png)", "/input/3", "broken"),)
         problem = {"code": "undecodable", "errors": [{"pointer": "/input/3"}]}
-        return kind("no", status=422, url="http://x", problem=problem, errors=errors, request_id="r", retry_after=1.5)
+        about = {"inputs": ("c.png",), "indices": (3,), "request_id": "r"}
+        return kind("no", status=422, url="http://x", problem=problem, errors=errors, retry_after=1.5, **about)
     if issubclass(kind, APIConnectionError | APIResponseError):
-        return kind("no", url="http://x", inputs=("c.png",))
-    return kind("no", inputs=("c.png",))
+        return kind("no", url="http://x", inputs=("c.png",), indices=(3,), request_id="r")
+    return kind("no", inputs=("c.png",), indices=(3,), request_id="r")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -39,6 +40,7 @@ def test_every_error_pickles_and_copies_whole(kind, clone) -> None:  # type: ign
     twin = clone(error)
     assert type(twin) is kind
     assert twin.__dict__ == error.__dict__
+    assert (twin.inputs, twin.indices, twin.request_id) == (("c.png",), (3,), "r")
     assert str(twin) == "no"
     assert twin.args == error.args
 

@@ -232,7 +232,7 @@ def test_a_failed_batch_names_the_input_by_its_place_among_all(stand_in: StandIn
     body = problem(code="undecodable", detail="1 input", errors=[{"pointer": "/input/1", "detail": "broken"}, 7])
     stand_in.reply(422, body, **PROBLEM)
     with Client(stand_in.url) as client, pytest.raises(UnprocessableInputError) as caught:
-        client.embed([b"a", b"b", b"c", io.BytesIO(b"d")], batch_size=2)
+        client.embed([b"a", b"b", b"c", io.BytesIO(b"d")], batch_size=2, concurrency=1)
     (error,) = caught.value.errors
     assert (error.index, error.name, error.detail) == (3, "input 3", "broken")
     assert "input 3: broken" in str(caught.value)
@@ -243,7 +243,7 @@ def test_a_batch_lost_on_the_way_names_its_inputs(stand_in: StandIn) -> None:
     stand_in.reply(200, embedding(2), **SAFETENSORS)
     stand_in.reply_raw(b"")
     with Client(stand_in.url, max_retries=0) as client, pytest.raises(APIConnectionError) as caught:
-        client.embed([b"a", b"b", b"c", b"d"], batch_size=2)
+        client.embed([b"a", b"b", b"c", b"d"], batch_size=2, concurrency=1)
     assert "with input 2 to input 3: the connection broke" in str(caught.value)
 
 
@@ -269,7 +269,7 @@ def test_many_bad_inputs_are_counted_and_three_are_named(stand_in: StandIn) -> N
 def test_one_connection_serves_many_requests(stand_in: StandIn) -> None:
     stand_in.reply(200, embedding(1), **SAFETENSORS)
     with Client(stand_in.url) as client:
-        client.embed(PICTURES, batch_size=1)
+        client.embed(PICTURES, batch_size=1, concurrency=1)
     assert len(stand_in.requests) == 3
     assert stand_in.connections == 1
 
@@ -328,3 +328,28 @@ def test_ready_is_false_while_the_service_starts_and_does_not_wait(stand_in: Sta
     with Client(stand_in.url) as client:
         assert client.ready() is False
     assert len(stand_in.requests) == 1
+
+
+def test_every_error_of_a_call_carries_a_request_id(stand_in: StandIn, unused_url: str) -> None:
+    stand_in.reply(500, b"<html>Oops")
+    stand_in.reply(200, b"<html>Hello")
+    stand_in.reply_raw(b"")
+    with Client(stand_in.url, max_retries=0) as client:
+        for kind in (InternalServerError, APIResponseError, APIConnectionError):
+            with pytest.raises(kind) as caught:
+                client.embed(b"png")
+            assert caught.value.request_id == stand_in.requests[-1][1]["X-Request-Id"]
+    with Client(unused_url, max_retries=0) as client, pytest.raises(APIConnectionError) as lost:
+        client.embed(b"png")
+    assert lost.value.request_id
+    assert lost.value.indices == (0,)
+
+
+def test_all_attempts_of_a_call_have_one_request_id_and_calls_have_their_own(stand_in: StandIn) -> None:
+    stand_in.reply(503, retry_after="0")
+    stand_in.reply(200, embedding(1), **SAFETENSORS)
+    with Client(stand_in.url) as client:
+        client.embed(b"png")
+        client.embed(b"png")
+    first, again, other = [headers["X-Request-Id"] for _, headers, _ in stand_in.requests]
+    assert first == again != other

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import dataclasses
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.random import default_rng
 
-from isolatent import Model, Posterior
+from isolatent import Client, Model, Posterior
+from isolatent.types import Distance
 
 
 def posterior(seed: int, d: int = 5, version: str = "1") -> Posterior:
@@ -93,12 +95,57 @@ def test_symmetric_kl_is_the_mean_of_both_directions() -> None:
     assert p.distance(q, "symmetric_kl") == pytest.approx((kl(p, q) + kl(q, p)) / 2, rel=1e-9)
 
 
+def density(p: Posterior, z: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    return np.exp(-((z - p.mean) ** 2) / (2 * p.variance)) / np.sqrt(2 * np.pi * p.variance)
+
+
 def test_bhattacharyya_against_numerical_integration() -> None:
     p, q = posterior(0, d=1), posterior(1, d=1)
     z = np.linspace(-20, 20, 400_001)
-    density = [np.exp(-((z - x.mean) ** 2) / (2 * x.variance)) / np.sqrt(2 * np.pi * x.variance) for x in (p, q)]
-    overlap = np.trapezoid(np.sqrt(density[0] * density[1]), z)
+    overlap = np.trapezoid(np.sqrt(density(p, z) * density(q, z)), z)
     assert p.distance(q, "bhattacharyya") == pytest.approx(-np.log(overlap), rel=1e-6)
+
+
+def test_symmetric_kl_against_numerical_integration() -> None:
+    p, q = posterior(0, d=1), posterior(1, d=1)
+    z = np.linspace(-12, 12, 400_001)
+    log_ratio = (z - q.mean) ** 2 / (2 * q.variance) - (z - p.mean) ** 2 / (2 * p.variance)
+    log_ratio = log_ratio + np.log(q.variance / p.variance) / 2
+    expected = np.trapezoid((density(p, z) - density(q, z)) * log_ratio, z) / 2
+    assert p.distance(q, "symmetric_kl") == pytest.approx(expected, rel=1e-5)
+
+
+def test_wasserstein2_against_the_transport_of_sorted_draws() -> None:
+    p, q = posterior(0, d=1), posterior(1, d=1)  # on a line, sorted draws are the cheapest pairs
+    pairs = [np.sort(each.sample(400_000, seed=7), axis=0).astype(float) for each in (p, q)]
+    assert p.distance(q) == pytest.approx(np.sqrt(np.mean((pairs[0] - pairs[1]) ** 2)), rel=1e-2)
+
+
+def test_kl_of_the_prior_against_draws(client: Client, pngs: list[Path]) -> None:
+    p = client.posterior(pngs[0])
+    z = p.sample(400_000, seed=3).astype(float)
+    log_ratio = np.sum(z**2 / 2 - (z - p.mean) ** 2 / (2 * p.variance) - np.log(p.variance) / 2, axis=1)
+    assert p.kl == pytest.approx(log_ratio.mean(), abs=5 * log_ratio.std() / np.sqrt(len(z)))
+
+
+@pytest.mark.parametrize("metric", ["wasserstein2", "symmetric_kl", "bhattacharyya"])
+def test_the_distances_to_many_are_those_to_each(metric: Distance) -> None:
+    p, others = posterior(0), [posterior(seed) for seed in range(4)]
+    found = p.distance(others, metric)
+    assert (found.shape, found.dtype) == ((4,), np.float64)
+    np.testing.assert_allclose(found, [p.distance(each, metric) for each in others])
+    assert p.distance([], metric).shape == (0,)
+    with pytest.raises(ValueError, match="different axes"):
+        p.distance([*others, posterior(0, version="2")], metric)
+
+
+@pytest.mark.parametrize("metric", ["symmetric_kl", "bhattacharyya"])
+def test_posteriors_that_nearly_agree_have_a_small_distance_and_not_0(metric: Distance) -> None:
+    ones = np.ones(1, np.float32)
+    p, q = (Posterior(0 * ones, variance, 0.0, "m", "1") for variance in (ones, ones * np.float32(1 + 2e-7)))
+    step = float(q.variance[0]) - 1
+    expected = {"symmetric_kl": step**2 / 4, "bhattacharyya": step**2 / 16}[metric]
+    assert p.distance(q, metric) == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["wasserstein2", "symmetric_kl", "bhattacharyya"])
@@ -109,7 +156,7 @@ def test_distances_are_zero_to_itself_and_symmetric(kind) -> None:  # type: igno
 
 
 def test_an_unknown_distance_is_refused() -> None:
-    with pytest.raises(ValueError, match="wasserstein2, symmetric_kl and bhattacharyya"):
+    with pytest.raises(ValueError, match="wasserstein2, symmetric_kl, bhattacharyya"):
         posterior(0).distance(posterior(1), "euclid")  # type: ignore[arg-type]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from isolatent import _wire
+from isolatent import _latents, _wire
 from isolatent._inputs import Item, to_items
 
 
@@ -101,3 +101,10 @@ def test_batches_read_no_further_than_the_one_in_hand() -> None:
 
     next(_wire.batches(to_items(source()), 4))
     assert read == [0, 1, 2, 3]
+
+
+def test_numbers_come_as_safetensors_whatever_is_asked() -> None:
+    pictures, latents = items(np.zeros((4, 4), np.uint8)), list(_latents.to_items(np.zeros(3)))
+    asked = [ask(pictures, None) for ask in (_wire.posteriors, _wire.embeddings, _wire.reconstructions)]
+    asked += [_wire.decodings(latents, None), _wire.consistencies(pictures, None, 5)]
+    assert {call.accept for call in asked} == {"application/x-safetensors"}

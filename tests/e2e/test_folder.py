@@ -44,7 +44,8 @@ def test_a_folder_of_photographs_becomes_a_served_encoder(folder: Path, tmp_path
     assert 2 <= len(rejected.splitlines()) - 1 <= 3
     assert "second/truncated_image.png\t" in rejected
     command(tmp_path, "evaluate", "runs/photos", "--samples", "2")
-    command(tmp_path, "export", "runs/photos")
+    command(tmp_path, "export", "runs/photos", "--torchserve")
+    assert (tmp_path / "torchserve" / "photos" / "models" / "photos.mar").is_file()
     command(tmp_path, "verify", "bundles/photos")
     photographs = [folder / "first" / f"{index}.{FORMATS[index % 6]}" for index in range(12)]
     with service([tmp_path / "bundles" / "photos"]) as url, Client(url) as client:

@@ -21,17 +21,17 @@ def copy(bundle_path: Path, tmp_path: Path) -> Path:
 
 
 def test_all_engines_agree_with_torch_on_the_golden_samples(bundle_path: Path) -> None:
-    found = verify(Bundle.open(bundle_path), torchscript=True)
+    found = verify(Bundle.open(bundle_path), torchscript=True, pt2=True)
     assert found.problems == ()
     assert {(row.engine, row.batch) for row in found.parity} == {
-        (engine, batch) for engine in ("CPUExecutionProvider", "TorchScript") for batch in (1, 2, 7)
+        (engine, batch) for engine in ("CPUExecutionProvider", "TorchScript", "torch.export") for batch in (1, 2, 7)
     }
     assert max(row.mean for row in found.parity) <= 1e-5
 
 
 def test_the_manifest_records_the_measured_parity(bundle_path: Path) -> None:
     rows = Bundle.open(bundle_path).manifest.parity
-    assert len(rows) == 6
+    assert len(rows) == 9
     assert 0 < max(row.log_variance for row in rows) <= 1e-5
 
 

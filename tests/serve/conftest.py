@@ -6,8 +6,6 @@ import contextlib
 import io
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +14,10 @@ from typing import Any
 import httpx2
 import numpy as np
 import pytest
-import uvicorn
 from PIL import Image
 
-from isolatent_export import Bundle
-from isolatent_serve import Settings, create_app
-from serve_support import wait_until_ready
+from isolatent_serve import Settings
+from serve_support import running, wait_until_ready
 
 Array = np.ndarray[Any, Any]
 
@@ -63,24 +59,9 @@ def start(bundle_path: Path) -> Iterator[Callable[..., str]]:
 
         def start(path: Path = bundle_path, **limits: Any) -> str:
             settings = Settings.model_validate({"device": "cpu", "threads": 1, "limits": limits})
-            return stack.enter_context(in_thread(settings, path))
+            return stack.enter_context(running(settings, path))
 
         yield start
-
-
-@contextlib.contextmanager
-def in_thread(settings: Settings, *paths: Path) -> Iterator[str]:
-    app = create_app(settings, [Bundle.open(path) for path in paths])
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, ws="none", server_header=False))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    wait_until_ready(url)
-    yield url
-    server.should_exit = True
-    thread.join()
 
 
 @pytest.fixture(scope="session")

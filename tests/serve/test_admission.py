@@ -135,12 +135,19 @@ def test_bytes_count_as_well_as_items() -> None:
     assert admission.items == 0
 
 
+def test_requests_that_are_being_decoded_fill_the_queue_too() -> None:
+    admission = Admission("tiny", 1, 1000)
+    with admission.expected(), pytest.raises(Problem, match="queue_full"):
+        admission.expected().__enter__()
+    assert admission.items == 0
+
+
 def test_the_time_to_come_back_grows_with_what_waits() -> None:
     admission, items = Admission("tiny", 100, 10**6), np.zeros((100, 1), np.uint8)
     for _ in range(100):
         admission.observe(10, 1.0)  # 0.1 s per item
     with admission.held(items), pytest.raises(Problem) as full:
-        admission.require_room()
+        admission.expected().__enter__()
     assert full.value.headers == {"Retry-After": "10"}
 
 

@@ -12,9 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from faults_support import running
 from isolatent_export import Bundle
-from isolatent_export.runtime import OnnxRuntime
+from isolatent_export.graphs import Plain
+from isolatent_export.runtime import BUCKETS, OnnxRuntime
+from isolatent_serve import Settings
 from isolatent_serve.engine import Engine
+from isolatent_serve.observing import Silence
 from isolatent_serve.outputs import Array, Graphs, Tensors, posterior, reconstruction
 
 
@@ -179,3 +183,56 @@ def test_closing_drops_what_is_queued(on_engine: OnEngine) -> None:
         assert isinstance(queued, asyncio.CancelledError)
 
     on_engine(check)
+
+
+def test_every_batch_size_is_warm_before_the_model_is_ready(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, run = [], Plain.run
+    monkeypatch.setattr(Plain, "run", lambda self, items: (sizes.append(len(items)), run(self, items))[1])
+
+    async def check() -> None:
+        async with running(Settings(device="cpu", threads=1), bundle_path):
+            assert set(BUCKETS) <= set(sizes)
+
+    asyncio.run(check())
+
+
+def test_a_delay_lets_a_request_wait_for_company(bundle_path: Path) -> None:
+    async def check() -> None:
+        engine = Engine("tiny", delay_seconds=0.2)
+        await engine.start(lambda: OnnxRuntime(Bundle.open(bundle_path), threads=1))
+        watched = Watched()
+        await asyncio.gather(*(engine.run(watched, pictures(2, value)) for value in range(3)))
+        assert watched.sizes == [6]
+        await engine.close()
+
+    asyncio.run(check())
+
+
+def test_the_observer_hears_of_batches_waiting_and_time(bundle_path: Path) -> None:
+    heard: list[tuple[object, ...]] = []
+    queued: list[int] = []
+
+    class Listener(Silence):
+        def stage(self, stage: str, seconds: float, /) -> None:
+            heard.append((stage, seconds >= 0))
+
+        def batch(self, model: str, items: int, seconds: float, /) -> None:
+            heard.append(("batch", model, items, seconds > 0))
+
+        def queue(self, model: str, items: int, /) -> None:
+            assert model == "tiny"
+            queued.append(items)
+
+    async def check() -> None:
+        engine = Engine("tiny", metrics=Listener())
+        await engine.start(lambda: OnnxRuntime(Bundle.open(bundle_path), threads=1))
+        watched = Watched()
+        tasks = await queue_up(engine, watched, pictures(2, 1), pictures(3, 1))
+        watched.go.set()
+        await asyncio.gather(*tasks)
+        await engine.close()
+
+    asyncio.run(check())
+    stages = [("queue", True), ("inference", True)]
+    assert heard == [("batch", "tiny", 1, True), *stages, ("batch", "tiny", 5, True), *stages, *stages]
+    assert queued in ([1, 6, 0], [1, 5, 0])  # the first answer may have gone out by then

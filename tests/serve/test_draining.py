@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
+import json
 import signal
-import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx2
+import pytest
 
-from serve_support import serving, wait_until_ready
+from serve_support import half_sent, serving, wait_until_ready
 
 PNG = {"Content-Type": "image/png"}
-
-
-@contextlib.contextmanager
-def half_sent(url: str, body: bytes) -> Iterator[socket.socket]:
-    """A connection over which the service has got a request with half of its body."""
-    where = urlsplit(url)
-    with socket.create_connection((where.hostname or "", where.port or 0), timeout=20) as connection:
-        head = f"POST /v1/posteriors HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(body)}"
-        connection.sendall(head.encode() + b"\r\n\r\n" + body[:50])
-        assert httpx2.get(f"{url}/healthz").status_code == 200
-        yield connection
 
 
 def drain(process: subprocess.Popen[str], url: str) -> httpx2.Response:
@@ -65,3 +55,46 @@ def test_a_second_signal_ends_the_draining(bundle_path: Path, png: bytes) -> Non
             drain(process, url)
             process.send_signal(signal.SIGTERM)
             assert process.wait(30) == 0
+
+
+def test_the_time_for_draining_is_kept(bundle_path: Path, png: bytes) -> None:
+    with serving(bundle_path, "--drain", "1") as (process, line):
+        url = line.split()[-1]
+        wait_until_ready(url)
+        with half_sent(url, png):
+            drain(process, url)
+            assert process.wait(20) == 0  # though the rest of the body may take 30 s
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_no_request_is_lost_at_the_end(bundle_path: Path, png: bytes, workers: str) -> None:
+    with serving(bundle_path, "--workers", workers, "--threads", "1", "--log-level", "warning") as (process, line):
+        url = line.split()[-1]
+        wait_until_ready(url)
+        with ThreadPoolExecutor(12) as pool:
+            clients = [pool.submit(ask_until_refused, url, png, keep=place % 2 == 0) for place in range(12)]
+            time.sleep(1)
+            process.terminate()
+            answers = Counter(answer for client in clients for answer in client.result())
+        assert process.wait(30) == 0
+    assert answers.keys() == {"200", "503 draining"}
+    assert answers["200"] > 12
+
+
+def ask_until_refused(url: str, png: bytes, *, keep: bool) -> list[str]:
+    """What a client gets until nobody listens any more; anything but whole answers raises."""
+    where, answers = urlsplit(url), list[str]()
+    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=60)
+    while True:
+        if connection.sock is None:
+            try:
+                connection.connect()
+            except ConnectionRefusedError:
+                return answers
+        connection.request("POST", "/v1/posteriors", png, PNG)
+        response = connection.getresponse()
+        body = json.loads(response.read())
+        answers.append(f"{response.status} {body.get('code', '')}".strip())
+        assert response.status == 200 or int(response.headers["Retry-After"]) >= 1
+        if not keep:
+            connection.close()

@@ -1,13 +1,11 @@
-"""The models, the OpenAPI document, OpenAI's own client, and the numbers no model should give."""
+"""The models, the OpenAPI document, and the numbers no model should give."""
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 
 import httpx2
 import numpy as np
-import openai
 import pytest
 
 from isolatent_export.inputs import InputError
@@ -40,34 +38,6 @@ def test_an_unknown_model_is_a_problem(client: httpx2.Client) -> None:
     assert (response.status_code, response.json()["code"]) == (404, "model_not_found")
 
 
-@pytest.fixture
-def openai_client(client: httpx2.Client) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{client.base_url}/v1".replace("//v1", "/v1"), api_key="none", max_retries=0)
-
-
-def test_openais_client_reads_embeddings(
-    openai_client: openai.OpenAI, client: httpx2.Client, pngs: list[bytes]
-) -> None:
-    urls = ["data:image/png;base64," + base64.b64encode(png).decode() for png in pngs]
-    packed = openai_client.embeddings.create(model="tiny", input=urls)  # asks for base64 by itself
-    floats = openai_client.embeddings.create(model="tiny", input=urls, encoding_format="float", dimensions=8, user="me")
-    ours = client.post("/v1/embeddings", json={"model": "tiny", "input": urls}).json()["data"]
-    assert [item.index for item in packed.data] == list(range(7))
-    for one, other, own in zip(packed.data, floats.data, ours, strict=True):
-        assert np.array_equal(np.float32(one.embedding), np.float32(other.embedding))
-        assert other.embedding == own["embedding"]
-    assert packed.usage.total_tokens == 0
-
-
-def test_openais_client_reads_models_and_errors(openai_client: openai.OpenAI) -> None:
-    assert [model.id for model in openai_client.models.list()] == ["tiny", "tiny-colour", "tiny-cloud"]
-    with pytest.raises(openai.NotFoundError, match="served are: tiny") as caught:
-        openai_client.embeddings.create(model="big", input="x")
-    assert caught.value.code == "model_not_found"
-    with pytest.raises(openai.UnprocessableEntityError):
-        openai_client.embeddings.create(model="tiny", input="no picture")
-
-
 def test_operation_ids_are_stable(client: httpx2.Client) -> None:
     paths = client.get("/openapi.json").json()["paths"]
     assert {
@@ -80,8 +50,19 @@ def test_operation_ids_are_stable(client: httpx2.Client) -> None:
         "/v1/consistency": {"post": "create_consistency"},
         "/v1/models": {"get": "list_models"},
         "/v1/models/{model}": {"get": "get_model"},
+        "/v2": {"get": "get_protocol_server"},
+        "/v2/health/live": {"get": "get_protocol_live"},
+        "/v2/health/ready": {"get": "get_protocol_ready"},
+        "/v2/models/{model}": {"get": "get_protocol_model"},
+        "/v2/models/{model}/versions/{version}": {"get": "get_protocol_model_version"},
+        "/v2/models/{model}/ready": {"get": "get_protocol_model_ready"},
+        "/v2/models/{model}/versions/{version}/ready": {"get": "get_protocol_model_version_ready"},
+        "/v2/models/{model}/infer": {"post": "create_protocol_inference"},
+        "/v2/models/{model}/versions/{version}/infer": {"post": "create_protocol_version_inference"},
+        "/v2/repository/index": {"post": "list_protocol_models"},
         "/healthz": {"get": "get_health"},
         "/readyz": {"get": "get_readiness"},
+        "/metrics": {"get": "get_metrics"},
     }
 
 

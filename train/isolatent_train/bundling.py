@@ -6,10 +6,11 @@ import os
 from typing import Any
 
 from isolatent_export.bundle import Bundle
-from isolatent_export.manifest import Latent, LatentGroup, Objective
+from isolatent_export.manifest import Latent, LatentGroup, Objective, Precision
 from isolatent_export.write import Export, write_bundle
 from isolatent_train.data import Splits
 from isolatent_train.exported import ExportedDecoder, ExportedEncoder
+from isolatent_train.models import EXACT
 from isolatent_train.run import Trained
 
 GOLDEN = 32
@@ -25,11 +26,13 @@ def export_run(
     name: str | None = None,
     version: str = "1",
     overwrite: bool = False,
+    precision: Precision = "fp32",
 ) -> Bundle:
     """Write the bundle `out` of a trained model with its metrics. Raises BundleError as write_bundle does."""
     config, model = trained.config, trained.model
+    encoder = ExportedEncoder(model)
     export = Export(
-        encoder=ExportedEncoder(model),
+        encoder=encoder,
         decoder=ExportedDecoder(model, trained.likelihood),
         weights=model.state_dict(),
         config=config.values(),
@@ -50,5 +53,7 @@ def export_run(
         transforms=tuple(each.model_dump(mode="json") for each in config.transforms),
         training=trained.training,
         metrics=metrics,
+        precision=precision,
+        exact=tuple(name for name, module in encoder.named_modules() if isinstance(module, EXACT)),
     )
     return write_bundle(export, out, overwrite=overwrite)

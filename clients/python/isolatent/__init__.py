@@ -8,6 +8,7 @@ embedding = client.embed(["a.png", "b.png"])  # (2, d) float32
 
 __version__ = "0.1.0"
 
+from isolatent._async_client import AsyncClient
 from isolatent._client import Client
 from isolatent._errors import (
     APIConnectionError,
@@ -32,6 +33,7 @@ from isolatent._errors import (
     RequestTooLargeError,
     ServiceUnavailableError,
     UnprocessableInputError,
+    UnsupportedError,
     UnsupportedMediaTypeError,
 )
 from isolatent.types import Model, Posterior
@@ -41,6 +43,7 @@ __all__ = [
     "APIResponseError",
     "APIStatusError",
     "APITimeoutError",
+    "AsyncClient",
     "AuthenticationError",
     "BadGatewayError",
     "BadRequestError",
@@ -62,6 +65,7 @@ __all__ = [
     "RequestTooLargeError",
     "ServiceUnavailableError",
     "UnprocessableInputError",
+    "UnsupportedError",
     "UnsupportedMediaTypeError",
     "__version__",
 ]

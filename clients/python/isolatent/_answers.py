@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from isolatent import _safetensors
 from isolatent._errors import (
+    About,
     APIConnectionError,
     APIResponseError,
     APIStatusError,
@@ -27,7 +28,7 @@ from isolatent._wire import PLY, PNG, SAFETENSORS, Call
 from isolatent.types import Model, Posterior
 
 _ITEM = re.compile(r"^/input/(\d{1,9})(?:/|$)")
-_PROBLEM = "application/problem+json"
+PROBLEM = "application/problem+json"
 _SHOWN = 3
 """How many inputs an error message names."""
 _SIGNATURES = {PNG: b"\x89PNG\r\n\x1a\n", PLY: b"ply\n"}
@@ -46,11 +47,18 @@ class Answer:
     status: int
     headers: httpx2.Headers
     content: bytes
+    asked_as: str | None = None
+    """The name that the client gave the request, for answers that give none."""
 
     @property
     def request_id(self) -> str | None:
         """The service's name for the request, as in its log."""
         return self.headers.get("x-request-id")
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the status says yes."""
+        return self.status // 100 == 2
 
     @property
     def media_type(self) -> str:
@@ -70,18 +78,21 @@ def posteriors(answer: Answer, call: Call) -> list[Posterior]:
 
 def embeddings(answer: Answer, call: Call) -> NDArray[np.float32]:
     """The embeddings (N, d) in the order of the inputs. Raises APIResponseError."""
-    return _tensors(answer, call, {"embedding": (2,)})[0]["embedding"]
+    return np.array(_tensors(answer, call, {"embedding": (2,)})[0]["embedding"])  # the caller's own, writeable
 
 
-def reconstruction(answer: Answer, call: Call) -> NDArray[np.float32]:
-    """The one reconstruction: pixels (H, W, C) or points (P', 3). Raises APIResponseError."""
+def reconstructions(answer: Answer, call: Call) -> NDArray[np.float32]:
+    """The reconstructions in the order of the inputs: pixels (N, H, W, C) or points (N, P', 3).
+
+    Raises APIResponseError.
+    """
     tensors, _ = _tensors(answer, call, {"reconstruction": (4, 3), "error": (1,)})
-    return np.array(tensors["reconstruction"][0])  # the caller's own, writeable
+    return np.array(tensors["reconstruction"])
 
 
 def decodings(answer: Answer, call: Call) -> NDArray[np.float32]:
     """The decodings in the order of the latents: pixels (N, H, W, C) or points (N, P', 3). Raises APIResponseError."""
-    return _tensors(answer, call, {"decoding": (4, 3)})[0]["decoding"]
+    return np.array(_tensors(answer, call, {"decoding": (4, 3)})[0]["decoding"])
 
 
 def consistencies(answer: Answer, call: Call) -> NDArray[np.float32]:
@@ -90,12 +101,12 @@ def consistencies(answer: Answer, call: Call) -> NDArray[np.float32]:
     return np.column_stack([tensors["kl"], tensors["normalized"]])
 
 
-def file(answer: Answer, call: Call) -> bytes:
-    """The content of a file of the type that was asked for. Raises APIResponseError."""
+def file(answer: Answer, call: Call) -> list[bytes]:
+    """The content of the one file, of the type that was asked for. Raises APIResponseError."""
     _expect_type(answer, call, call.accept)
     if not answer.content.startswith(_SIGNATURES[call.accept]):
         raise _unexpected(answer, call, f"the content is no file of {call.accept}")
-    return answer.content
+    return [answer.content]
 
 
 def models(answer: Answer, call: Call) -> list[Model]:
@@ -125,9 +136,55 @@ def refusal(answer: Answer, call: Call) -> APIStatusError:
         url=answer.url,
         problem=problem,
         errors=errors,
-        request_id=answer.request_id,
         retry_after=retry_after(answer.headers.get("retry-after")),
-        inputs=call.names,
+        **_about(call, answer),
+    )
+
+
+def refused_items(answer: Answer, call: Call) -> dict[int, IsolatentError]:
+    """By the places of the inputs: the errors of those that an answer with on_error=item could not use.
+
+    Raises APIResponseError.
+    """
+    _, metadata = _safetensors.parse(answer.content)
+    refused: dict[int, IsolatentError] = {}
+    try:
+        for entry in json.loads(metadata.get("errors", "[]")):
+            item, position = call.items[entry["index"]], entry["index"]
+            error = ItemError(item.index, str(item), f"/input/{position}", str(entry["detail"]))
+            refused[item.index] = _of_one(
+                error, item.name, str(entry["code"]), answer.url, answer.request_id or answer.asked_as
+            )
+    except (ValueError, TypeError, KeyError, IndexError) as error:
+        raise _unexpected(answer, call, f"the errors of single inputs cannot be read ({error!r})") from None
+    return refused
+
+
+def item_errors(error: IsolatentError, call: Call) -> dict[int, IsolatentError]:
+    """By the places of the inputs: what a refusal of the whole request says about single ones."""
+    if not isinstance(error, APIStatusError):
+        return {}
+    names = {item.index: item.name for item in call.items}
+    return {
+        each.index: _of_one(each, names[each.index], error.code or "", error.url, error.request_id)
+        for each in error.errors
+        if each.index is not None
+    }
+
+
+def _of_one(error: ItemError, name: str, code: str, url: str, request_id: str | None) -> APIStatusError:
+    """The error that a request with this input alone would have got."""
+    status = 413 if code.startswith("too_m") else 422  # too_many_pixels, too_many_points, too_much_memory
+    message = f"{status} {code}: {error}" + (f" [request {request_id}]" if request_id else "")
+    return status_error(status)(
+        message,
+        status=status,
+        url=url,
+        problem={"status": status, "code": code, "detail": error.detail},
+        errors=(error,),
+        request_id=request_id,
+        inputs=(name,),
+        indices=() if error.index is None else (error.index,),
     )
 
 
@@ -138,17 +195,17 @@ def no_answer(error: httpx2.RequestError, url: str, timeout: float, call: Call) 
     if isinstance(error, httpx2.TimeoutException):
         return out_of_time(url, timeout, call)
     if isinstance(error, httpx2.DecodingError | httpx2.TooManyRedirects):
-        return APIResponseError(f"{at}: the answer cannot be read ({reason})", url=url, inputs=call.names)
+        return APIResponseError(f"{at}: the answer cannot be read ({reason})", url=url, **_about(call))
     if isinstance(error, httpx2.ConnectError):
         hint = "start the service with `isolatent serve BUNDLE`, or set ISOLATENT_BASE_URL to where it runs"
-        return APIConnectionError(f"cannot connect to {url} ({reason}); {hint}", url=url, inputs=call.names)
-    return APIConnectionError(f"{at}: the connection broke ({reason}); try again", url=url, inputs=call.names)
+        return APIConnectionError(f"cannot connect to {url}{_sent(call)} ({reason}); {hint}", url=url, **_about(call))
+    return APIConnectionError(f"{at}: the connection broke ({reason}); try again", url=url, **_about(call))
 
 
 def out_of_time(url: str, timeout: float, call: Call) -> APITimeoutError:
     """The error for a request that used up its time."""
     message = f"{url}{_sent(call)}: no answer within {timeout:g} s; pass a larger timeout, or send fewer inputs at once"
-    return APITimeoutError(message, url=url, inputs=call.names)
+    return APITimeoutError(message, url=url, **_about(call))
 
 
 def _tensors(answer: Answer, call: Call, axes: Axes) -> tuple[_safetensors.Tensors, dict[str, str]]:
@@ -192,11 +249,16 @@ def _model(facts: object, answer: Answer, call: Call) -> Model:
 
 def _unexpected(answer: Answer, call: Call, what: str) -> APIResponseError:
     message = f"{answer.url}{_sent(call)}: {what}; is this the address of an isolatent service of this version?"
-    return APIResponseError(message, url=answer.url, request_id=answer.request_id, inputs=call.names)
+    return APIResponseError(message, url=answer.url, **_about(call, answer))
+
+
+def _about(call: Call, answer: Answer | None = None) -> About:
+    request_id = (answer and (answer.request_id or answer.asked_as)) or call.request_id or None
+    return {"inputs": call.names, "indices": call.indices, "request_id": request_id}
 
 
 def _problem(answer: Answer) -> dict[str, Any]:
-    if answer.media_type != _PROBLEM:
+    if answer.media_type != PROBLEM:
         return {}
     try:
         problem = json.loads(answer.content)

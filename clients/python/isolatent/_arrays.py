@@ -59,9 +59,9 @@ def to_numpy(value: Any, label: str) -> NDArray[Any]:
 
 def checked(array: NDArray[Any], label: str) -> Pixels | Points:
     """Pixels (H, W) or (H, W, C), or points (M, 3), as the dtype says. Raises InputError with the remedy."""
-    what = f"{label} is an array {array.shape} of {array.dtype}"
     if array.dtype == np.uint8:
-        return _pixels(array, what)
+        return _pixels(array, label)
+    what = f"{label} is an array {array.shape} of {array.dtype}"
     if array.dtype.kind == "f":
         return points(array, what)
     if {"x", "y", "z"} <= set(array.dtype.names or ()):  # as readers of PCD, PLY and ROS messages give
@@ -88,8 +88,9 @@ def points(array: NDArray[Any], what: str) -> Points:
     return exact
 
 
-def _pixels(array: Pixels, what: str) -> Pixels:
+def _pixels(array: Pixels, label: str) -> Pixels:
     if array.ndim not in (2, 3) or 0 in array.shape:
+        what = f"{label} is an array {array.shape} of {array.dtype}"
         raise InputError(f"{what}, expected one picture (height, width) or (height, width, channels)")
     return array
 

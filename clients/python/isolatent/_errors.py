@@ -2,6 +2,7 @@
 
     IsolatentError
     ├── InputError (also a ValueError)         an input that cannot be sent
+    ├── UnsupportedError                       what the backend cannot do; nothing was sent
     ├── APIConnectionError                     no answer: refused, dropped, unknown host
     │   └── APITimeoutError                    no answer within the client's timeout
     ├── APIResponseError                       an answer that is not what the service promises
@@ -23,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict, Unpack
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,28 @@ class ItemError:
         return f"{self.name or self.pointer}: {self.detail}"
 
 
-class IsolatentError(Exception):
-    """Base of everything the client raises. `inputs` names the inputs of the request that failed, in order."""
+class About(TypedDict, total=False):
+    """What every error may say of the request that it is about."""
 
-    def __init__(self, message: str, *, inputs: tuple[str, ...] = ()) -> None:
+    inputs: tuple[str, ...]
+    indices: tuple[int, ...]
+    request_id: str | None
+
+
+class IsolatentError(Exception):
+    """Base of everything the client raises.
+
+    `inputs` names the inputs of the request that failed, in order, and `indices` are their places, from 0, among all
+    the inputs of the call. `request_id` is the service's name for the request, as in its log, None where nothing was
+    sent.
+    """
+
+    def __init__(self, message: str, **about: Unpack[About]) -> None:
         super().__init__(message)
         self.message = message
-        self.inputs = inputs
+        self.inputs = about.get("inputs", ())
+        self.indices = about.get("indices", ())
+        self.request_id = about.get("request_id")
 
     def __str__(self) -> str:
         return self.message
@@ -65,11 +81,15 @@ class InputError(IsolatentError, ValueError):
     """An input that cannot be sent. The message says what was given and what is allowed."""
 
 
+class UnsupportedError(IsolatentError):
+    """What the program behind `backend` cannot do. Nothing was sent; the message names one that can."""
+
+
 class APIConnectionError(IsolatentError):
     """No answer came: nothing listens there, the name is unknown, or the connection broke. `url` is what was asked."""
 
-    def __init__(self, message: str, *, url: str, inputs: tuple[str, ...] = ()) -> None:
-        super().__init__(message, inputs=inputs)
+    def __init__(self, message: str, *, url: str, **about: Unpack[About]) -> None:
+        super().__init__(message, **about)
         self.url = url
 
 
@@ -80,10 +100,9 @@ class APITimeoutError(APIConnectionError):
 class APIResponseError(IsolatentError):
     """An answer came and is not what the service promises: another program, a proxy's page, or a cut body."""
 
-    def __init__(self, message: str, *, url: str, request_id: str | None = None, inputs: tuple[str, ...] = ()) -> None:
-        super().__init__(message, inputs=inputs)
+    def __init__(self, message: str, *, url: str, **about: Unpack[About]) -> None:
+        super().__init__(message, **about)
         self.url = url
-        self.request_id = request_id
 
 
 class APIStatusError(IsolatentError):
@@ -103,16 +122,14 @@ class APIStatusError(IsolatentError):
         url: str,
         problem: Mapping[str, Any] | None = None,
         errors: tuple[ItemError, ...] = (),
-        request_id: str | None = None,
         retry_after: float | None = None,
-        inputs: tuple[str, ...] = (),
+        **about: Unpack[About],
     ) -> None:
-        super().__init__(message, inputs=inputs)
+        super().__init__(message, **about)
         self.status = status
         self.url = url
         self.problem = dict(problem or {})
         self.errors = errors
-        self.request_id = request_id
         self.retry_after = retry_after
 
     @property

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+import numpy as np
+
 from isolatent import _arrays, _clouds, _pictures
 from isolatent._arrays import Array, Pixels, Points
 from isolatent._clouds import Geometry
@@ -85,7 +87,7 @@ def to_item(value: object, index: int = 0) -> Item:
             return Item(index, os.fsdecode(value), _read_path(value, label))
         case bytes() | bytearray() | memoryview():
             return Item(index, label, _not_empty(bytes(value), label))
-        case Array():
+        case np.ndarray() | Array():  # in this order: a look at the attributes takes longer than the rest
             return Item(index, label, _arrays.checked(_arrays.to_numpy(value, label), label))
         case Picture():
             return Item(index, _name(value, label), _pictures.png(value, label))
@@ -99,6 +101,14 @@ def to_item(value: object, index: int = 0) -> Item:
     if _is_named(value):
         raise InputError(f"{label} is a {type(value).__name__}; pass what is in it, as an array or a list of inputs")
     raise InputError(f"{label} is a {type(value).__name__}; {ALLOWED}")
+
+
+def name_of(value: object, index: int) -> str:
+    """What errors call an input: its path where it has one, else its place."""
+    if isinstance(value, Item):
+        return value.name
+    path = value if isinstance(value, str | os.PathLike) else None
+    return _name(value, f"input {index}") if path is None else os.fsdecode(path)
 
 
 def _is_named(value: object) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +13,28 @@ from isolatent._arrays import Array, to_numpy
 from isolatent._errors import InputError
 from isolatent._inputs import Item
 
-Latents: TypeAlias = "Array | Sequence[Array] | Sequence[float] | Sequence[Sequence[float]]"
-"""One latent (d,) or many (N, d), as an array or as lists of numbers."""
+Latents: TypeAlias = "Array | Iterable[Array] | Sequence[float] | Iterable[Sequence[float]]"
+"""One latent (d,) or many (N, d), as an array or as lists of numbers; or an iterable of latents (d,)."""
+
+
+def each(latents: Latents) -> Iterable[Any]:
+    """The latents one by one: checked at once where they are all there, and as they come from a generator."""
+    return to_items(latents) if isinstance(latents, Array | Sequence) or not hasattr(latents, "__iter__") else latents
+
+
+def to_item(value: object, index: int) -> Item:
+    """The item for one latent. Raises InputError with what was given and what is allowed."""
+    if isinstance(value, Item):
+        return value
+    try:
+        (item,) = to_items(value)  # type: ignore[arg-type]
+    except InputError as error:
+        raise InputError(f"latent {index}: {error}") from None
+    except ValueError:
+        raise InputError(
+            f"latent {index} is an array of several; pass one (d,) at a time, or all as one array"
+        ) from None
+    return replace(item, index=index, name=f"latent {index}")
 
 
 def to_items(latents: Latents) -> list[Item]:

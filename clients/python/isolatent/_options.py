@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import ssl
 from dataclasses import dataclass, field
+from functools import cache
 
 import httpx2
 
@@ -21,13 +23,15 @@ class Options:
     max_retries: int
 
     @classmethod
-    def resolve(cls, base_url: str | None, api_key: str | None, timeout: float, max_retries: int) -> Options:
+    def resolve(
+        cls, base_url: str | None, api_key: str | None, timeout: float, max_retries: int, default: str = BASE_URL
+    ) -> Options:
         """What is given, else what the environment says, else the default. Raises ValueError with the remedy."""
         if not timeout > 0:
             raise ValueError(f"timeout={timeout!r}, expected seconds above 0")
         if max_retries < 0:
             raise ValueError(f"max_retries={max_retries!r}, expected 0 or more")
-        url = base_url or os.environ.get("ISOLATENT_BASE_URL") or BASE_URL
+        url = base_url or os.environ.get("ISOLATENT_BASE_URL") or default
         key = api_key or os.environ.get("ISOLATENT_API_KEY") or None
         return cls(_checked_url(url), _checked_key(key), float(timeout), max_retries)
 
@@ -56,3 +60,13 @@ def _checked_key(key: str | None) -> str | None:
     if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
         raise ValueError("the API key holds spaces, line ends or other characters that a header cannot carry")
     return key
+
+
+LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=5.0)
+"""Of a connection pool: as many as there are requests at once, which each call bounds with `concurrency`."""
+
+
+@cache
+def tls() -> ssl.SSLContext:
+    """The trusted certificates, read once for all clients: that takes longer than a request."""
+    return httpx2.create_ssl_context()

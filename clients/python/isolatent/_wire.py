@@ -13,6 +13,7 @@ import httpx2
 import numpy as np
 from numpy.typing import NDArray
 
+from isolatent._errors import InputError
 from isolatent._inputs import Item
 
 SAFETENSORS = "application/x-safetensors"
@@ -40,11 +41,18 @@ class Call:
     parts: tuple[Part, ...] = ()
     items: tuple[Item, ...] = ()
     """The inputs in the body, to name them in errors."""
+    request_id: str = ""
+    """The name that the client gives the request."""
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the inputs."""
         return tuple(item.name for item in self.items)
+
+    @property
+    def indices(self) -> tuple[int, ...]:
+        """The places of the inputs among all those of the caller."""
+        return tuple(item.index for item in self.items)
 
 
 def user_agent(version: str) -> str:
@@ -64,7 +72,12 @@ def models() -> Call:
 
 def model(name: str) -> Call:
     """Ask for one model."""
-    return Call("GET", f"/v1/models/{quote(name, safe='')}")
+    return Call("GET", f"/v1/models/{quoted(name)}")
+
+
+def quoted(name: str) -> str:
+    """A name as one segment of a path."""
+    return quote(name, safe="")
 
 
 def posteriors(items: Sequence[Item], model: str | None) -> Call:
@@ -83,9 +96,14 @@ def reconstructions(items: Sequence[Item], model: str | None, accept: str = SAFE
 
 
 def decodings(items: Sequence[Item], model: str | None) -> Call:
-    """Ask what the decoder makes of `items`, which are latents of one length."""
-    body = _npy(np.stack([np.asarray(item.data) for item in items]))  # (N, d)
-    return _bulk("/v1/decodings", items, _params(model), body, SAFETENSORS)
+    """Ask what the decoder makes of `items`, which are latents. Raises InputError unless they have one length."""
+    latents = [np.asarray(item.data) for item in items]
+    for item, latent in zip(items, latents, strict=True):
+        if latent.shape != latents[0].shape:
+            raise InputError(
+                f"{item.name} has {len(latent)} numbers, {items[0].name} {len(latents[0])}; pass latents of one model"
+            )
+    return _bulk("/v1/decodings", items, _params(model), _npy(np.stack(latents)), SAFETENSORS)  # (N, d)
 
 
 def consistencies(items: Sequence[Item], model: str | None, samples: int) -> Call:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from isolatent import _distances
 
 __all__ = ["Distance", "Model", "Posterior"]
 
@@ -48,35 +50,40 @@ class Posterior:
         draws: NDArray[np.float32] = self.mean + self.std * noise
         return draws
 
-    def distance(self, other: Posterior, kind: Distance = "wasserstein2") -> float:
+    @overload
+    def distance(self, other: Posterior, metric: Distance = ...) -> float: ...
+    @overload
+    def distance(self, other: Sequence[Posterior], metric: Distance = ...) -> NDArray[np.float64]: ...
+    def distance(
+        self, other: Posterior | Sequence[Posterior], metric: Distance = "wasserstein2"
+    ) -> float | NDArray[np.float64]:
         """How far apart two posteriors of one model are: 0 for equal ones, symmetric, computed in float64.
 
-        With m, v, s the means, variances and standard deviations, sums over the d dimensions:
+        Of a sequence of N posteriors the distance to each, (N,). With m, v, s the means, variances and standard
+        deviations, and sums over the d dimensions:
 
             wasserstein2    sqrt(sum((m1 - m2)^2 + (s1 - s2)^2)), in latent units (Olkin & Pukelsheim 1982)
-            symmetric_kl    (KL(1 || 2) + KL(2 || 1)) / 2
-                            = sum((v1 + (m1 - m2)^2) / v2 + (v2 + (m1 - m2)^2) / v1 - 2) / 4, in nats (Jeffreys 1946)
-            bhattacharyya   sum((m1 - m2)^2 / (v1 + v2)) / 4 + sum(log((v1 + v2) / (2 s1 s2))) / 2, in nats
+            symmetric_kl    (KL(1 || 2) + KL(2 || 1)) / 2, in nats (Jeffreys 1946)
+                            = sum((v1 + (m1 - m2)^2) / v2 + (v2 + (m1 - m2)^2) / v1 - 2) / 4
+            bhattacharyya   -log of the integral of sqrt(q1 q2), in nats (Bhattacharyya 1943; Kailath 1967)
+                            = sum((m1 - m2)^2 / (v1 + v2)) / 4 + sum(log((v1 + v2) / (2 s1 s2))) / 2
 
-        Raises ValueError for another kind, and for posteriors of different models or versions: their axes differ.
+        Raises ValueError for another metric, and for posteriors of different models or versions: their axes differ.
         """
-        if (self.model, self.version) != (other.model, other.version):
-            raise ValueError(
-                f"posteriors of {self.model} {self.version} and {other.model} {other.version} have different axes; "
-                "compare posteriors of one model and version"
-            )
-        m1, v1 = self.mean.astype(np.float64), self.variance.astype(np.float64)
-        m2, v2 = other.mean.astype(np.float64), other.variance.astype(np.float64)
-        squared = (m1 - m2) ** 2
-        match kind:
-            case "wasserstein2":
-                return float(np.sqrt(np.sum(squared + (np.sqrt(v1) - np.sqrt(v2)) ** 2)))
-            case "symmetric_kl":
-                return float(np.sum((v1 + squared) / v2 + (v2 + squared) / v1 - 2) / 4)
-            case "bhattacharyya":
-                total = v1 + v2
-                return float(np.sum(squared / total) / 4 + np.sum(np.log(total / (2 * np.sqrt(v1 * v2)))) / 2)
-        raise ValueError(f"no distance {kind!r}; there are wasserstein2, symmetric_kl and bhattacharyya")
+        if metric not in _distances.METRICS:
+            raise ValueError(f"no distance {metric!r}; there are {', '.join(_distances.METRICS)}")
+        others = [other] if isinstance(other, Posterior) else list(other)
+        for each in others:
+            if (self.model, self.version) != (each.model, each.version):
+                raise ValueError(
+                    f"posteriors of {self.model} {self.version} and {each.model} {each.version} have different axes; "
+                    "compare posteriors of one model and version"
+                )
+        shape = len(others), len(self.mean)
+        mean = np.reshape([each.mean for each in others], shape)  # (N, d)
+        variance = np.reshape([each.variance for each in others], shape)
+        found = _distances.METRICS[metric](self.mean, self.variance, mean, variance)  # (N,)
+        return float(found[0]) if isinstance(other, Posterior) else found
 
     def __eq__(self, other: object) -> bool:
         """Equal numbers, model and version."""
@@ -123,6 +130,8 @@ class Model:
     principal or none."""
     latent_size: int
     """d, the length of every embedding, mean and variance."""
+    reconstruction_shape: tuple[int, ...]
+    """Of one reconstruction or decoding: (H, W, C), or (P', 3)."""
     metrics: Mapping[str, Any] = field(repr=False, hash=False)
     """What was measured when the model was evaluated."""
     facts: Mapping[str, Any] = field(repr=False, compare=False)
@@ -139,6 +148,7 @@ class Model:
             ready=facts["ready"],
             input=facts["input"],
             latent_size=facts["latent"]["size"],
+            reconstruction_shape=tuple(facts.get("reconstruction_shape", ())),
             metrics=facts.get("metrics", {}),
             facts=facts,
         )

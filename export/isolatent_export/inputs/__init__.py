@@ -5,6 +5,7 @@ A new modality is one new file beside pixels.py and clouds.py, and one line in `
 
 from __future__ import annotations
 
+import math
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,6 +24,7 @@ __all__ = [
     "decode_item",
     "decode_numbers",
     "is_item",
+    "require_memory",
 ]
 
 Array = NDArray[Any]
@@ -104,6 +106,7 @@ def decode_arrays(array: Array, spec: InputSpec, limits: Limits = Limits()) -> A
         raise InputError("empty_input", "an array of 0 items; send at least one")
     if len(array) > limits.items:
         raise InputError("too_many_items", f"{len(array)} items, the limit is {limits.items}; send several requests")
+    require_memory(len(array), spec, limits)
     return modality.convert(array, spec, limits)
 
 
@@ -125,6 +128,17 @@ def decode_numbers(numbers: Any, spec: InputSpec, limits: Limits) -> list[Array]
     if not is_item(array.shape[1:], spec):
         raise modality.wrong_shape(array.shape, spec, "")
     return list(decode_arrays(modality.from_numbers(array), spec, limits))
+
+
+def require_memory(count: int, spec: InputSpec, limits: Limits) -> None:
+    """Raise InputError when so many inputs, once decoded, are more than a request may have."""
+    each = math.prod(spec.shape) * (1 if spec.modality == "image" else 4)
+    if count * each > limits.decoded_bytes:
+        raise InputError(
+            "too_much_memory",
+            f"{count} inputs take {count * each} bytes once decoded, the limit is {limits.decoded_bytes}; "
+            f"send at most {limits.decoded_bytes // each} per request",
+        )
 
 
 def is_item(shape: tuple[int, ...], spec: InputSpec) -> bool:

@@ -26,6 +26,8 @@ class Limits:
     points: int = 2_000_000
     """Points of a cloud, or vertices or triangles of a mesh."""
     items: int = 1024
+    decoded_bytes: int = 256 * 2**20
+    """Of all inputs of one request together, as the arrays that an encoder takes."""
 
     @property
     def unpacked_bytes(self) -> int:

@@ -12,9 +12,12 @@ from isolatent_export.inputs.npy import MAGIC
 from isolatent_export.inputs.readers import binvox, glb, las, npz, obj, off, pcd, ply, stl, text
 from isolatent_export.inputs.readers.common import Geometry, require_few
 
-__all__ = ["FORMATS", "Geometry", "describe"]
+__all__ = ["FORMATS", "PACKAGES", "Geometry", "describe"]
 
 FORMATS = ("PLY", "PCD", "OFF", "OBJ", "STL", "GLB", "LAS", "LAZ", "binvox", "npy", "npz", "text of x y z")
+
+PACKAGES = ("trimesh", "laspy", "lazrs", "lzf")
+"""What some of these formats are read with; the extra `clouds` installs them."""
 
 Reader = Callable[[bytes, Limits], Geometry | None]
 

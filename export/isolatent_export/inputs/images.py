@@ -32,7 +32,7 @@ def decode(data: bytes, spec: ImageInput, limits: Limits) -> NDArray[np.uint8]:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > limits.pixels:
                 raise _too_many_pixels(f"{image.width} x {image.height} pixels", limits)
-            upright = ImageOps.exif_transpose(_to_8_bit(image))
+            upright = _turned(_to_8_bit(image))
             return np.asarray(_resize(_flatten(upright, spec), spec), np.uint8).reshape(spec.shape)
     except InputError:
         raise
@@ -60,12 +60,17 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
     return image
 
 
+def _turned(image: Image.Image) -> Image.Image:
+    image.load()  # PNG may tell its orientation after its pixels
+    return ImageOps.exif_transpose(image) if image.info else image
+
+
 def _flatten(image: Image.Image, spec: ImageInput) -> Image.Image:
     target = "L" if spec.channels == 1 else "RGB"
     if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
         background = Image.new("RGBA", image.size, (spec.fill, spec.fill, spec.fill, 255))
         return Image.alpha_composite(background, image.convert("RGBA")).convert(target)
-    return image.convert(target)
+    return image if image.mode == target else image.convert(target)
 
 
 def _resize(image: Image.Image, spec: ImageInput) -> Image.Image:

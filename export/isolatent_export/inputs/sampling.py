@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from isolatent_export.inputs import interruption
 from isolatent_export.inputs.readers.common import Geometry
 
 Points = NDArray[np.float64]
@@ -66,7 +67,7 @@ def pick(clouds: NDArray[Any], count: int, rule: Literal["random", "farthest"]) 
     if rule == "random":
         return clouds[:, np.sort(shuffled[:count])]
     pool = clouds[:, np.sort(shuffled[: _candidates(count)])]
-    chosen = np.stack([_farthest(cloud, count) for cloud in pool])
+    chosen = np.stack([_farthest(cloud, count) for cloud in pool])  # up to a second each
     return np.take_along_axis(pool, chosen[..., None], axis=1)
 
 
@@ -77,6 +78,7 @@ def _candidates(count: int) -> int:
 
 def _farthest(cloud: NDArray[Any], count: int) -> NDArray[np.intp]:
     """Indices of points, each the farthest from all before it; the first is the farthest from the mean."""
+    interruption.check()
     exact = cloud.astype(np.float64)
     exact = exact - exact.mean(axis=0)
     axes = np.ascontiguousarray((exact / (np.abs(exact).max() or 1.0)).T, np.float32)  # (3, M)

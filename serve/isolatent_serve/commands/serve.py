@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import ipaddress
-import json
-import logging
-import signal
-import socket
-import sys
-import time
-import warnings
+import os
 from pathlib import Path
-from types import FrameType
-
-import uvicorn
-from fastapi import FastAPI
+from typing import get_args
 
 from isolatent.cli import CommandError
-from isolatent_export import Bundle, BundleError
-from isolatent_serve.app import create_app
-from isolatent_serve.service import Service
+from isolatent_export import BundleError
+from isolatent_serve import listening, server
+from isolatent_serve.keys import KeysError
+from isolatent_serve.logs import LogFormat, LogLevel
 from isolatent_serve.settings import RequestLimits, Settings
-
-log = logging.getLogger("isolatent_serve")
+from isolatent_serve.supervisor import Supervisor
 
 _DEFAULTS = Settings()
 _LIMITS = _DEFAULTS.limits
@@ -31,11 +21,37 @@ _LIMITS = _DEFAULTS.limits
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
-    parser.add_argument("bundles", nargs="+", type=Path, metavar="BUNDLE", help="directory made by isolatent export")
+    parser.add_argument("bundles", nargs="*", type=Path, metavar="BUNDLE", help="directory made by isolatent export")
+    parser.add_argument(
+        "--models",
+        type=Path,
+        metavar="DIR",
+        help="directory of bundles as NAME/VERSION: the newest good version of each is served, whenever it comes",
+    )
+    parser.add_argument(
+        "--poll-seconds",
+        default=_DEFAULTS.poll_seconds,
+        type=_interval,
+        metavar="SECONDS",
+        help="between two looks at DIR; 0: only on SIGHUP (default: %(default)g)",
+    )
     parser.add_argument("--host", default=_DEFAULTS.host, help="address to bind (default: %(default)s)")
     parser.add_argument("--port", default=_DEFAULTS.port, type=_port, help="0 takes a free port (default: %(default)s)")
     parser.add_argument("--device", default=_DEFAULTS.device, choices=("auto", "cpu", "cuda"), help="where models run")
-    parser.add_argument("--threads", default=0, type=_count, metavar="N", help="cores per inference (default: all)")
+    parser.add_argument(
+        "--workers",
+        default=_DEFAULTS.workers,
+        type=_positive,
+        metavar="N",
+        help="processes that serve, each with every model (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--threads",
+        default=_DEFAULTS.threads,
+        type=_count,
+        metavar="N",
+        help="cores per inference (default: all, or each worker's part of them)",
+    )
     parser.add_argument(
         "--max-queue",
         default=_DEFAULTS.queue_items,
@@ -43,11 +59,83 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="inputs that wait for one model; more are answered with 429 (default: %(default)s)",
     )
+    parser.add_argument(
+        "--batch-delay",
+        default=_DEFAULTS.batch_delay_ms,
+        type=_milliseconds,
+        metavar="MS",
+        help="that a request which finds its model idle waits for others to run with it (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--stuck-timeout",
+        default=_DEFAULTS.stuck_seconds,
+        type=_seconds,
+        metavar="SECONDS",
+        help="for one batch in one graph, after which the model is loaded again (default: %(default)g)",
+    )
+    parser.add_argument("--cuda-graphs", action="store_true", help="record each batch size once, and replay it")
+    parser.add_argument(
+        "--gpu-memory",
+        default=_DEFAULTS.gpu_megabytes,
+        type=_count,
+        metavar="MIB",
+        help="of the GPU for each of a model's two graphs; 0: all that is free (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--keys",
+        default=os.environ.get("ISOLATENT_KEYS_FILE") or None,
+        type=Path,
+        metavar="FILE",
+        help="bearer keys, one of which every request must have; see isolatent keys (default: ISOLATENT_KEYS_FILE)",
+    )
+    parser.add_argument("--log-format", choices=get_args(LogFormat), help="default: text on a terminal, else json")
+    parser.add_argument("--log-level", default=_DEFAULTS.log_level, choices=get_args(LogLevel))
+    parser.add_argument(
+        "--max-connections",
+        default=_DEFAULTS.max_connections,
+        type=_positive,
+        metavar="N",
+        help="per worker; then idle ones are closed, or requests refused with 503 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--keep-alive",
+        default=_DEFAULTS.keep_alive_seconds,
+        type=_seconds,
+        metavar="SECONDS",
+        help="after which an idle connection is closed (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--drain",
+        type=_seconds,
+        metavar="SECONDS",
+        help="for accepted requests after SIGTERM or SIGINT (default: as long as one may take)",
+    )
     limits = parser.add_argument_group("limits per request")
     limits.add_argument("--max-request-bytes", default=_LIMITS.request_bytes, type=_positive, metavar="N")
     limits.add_argument("--max-pixels", default=_LIMITS.pixels, type=_positive, metavar="N", help="per image")
     limits.add_argument("--max-points", default=_LIMITS.points, type=_positive, metavar="N", help="per point cloud")
     limits.add_argument("--max-items", default=_LIMITS.items, type=_positive, metavar="N")
+    limits.add_argument(
+        "--max-decoded-bytes",
+        default=_LIMITS.decoded_bytes,
+        type=_positive,
+        metavar="N",
+        help="of a request's inputs once decoded, and of its answer's numbers (default: %(default)s)",
+    )
+    limits.add_argument(
+        "--head-timeout",
+        default=_LIMITS.head_seconds,
+        type=_seconds,
+        metavar="SECONDS",
+        help="for the head of a request to arrive (default: %(default)g)",
+    )
+    limits.add_argument(
+        "--body-timeout",
+        default=_LIMITS.body_seconds,
+        type=_seconds,
+        metavar="SECONDS",
+        help="for its body to arrive (default: %(default)g)",
+    )
     limits.add_argument("--deadline", default=_LIMITS.deadline_seconds, type=_seconds, metavar="SECONDS")
     limits.add_argument(
         "--parse-timeout",
@@ -68,52 +156,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT. Raises CommandError for bundles or addresses that cannot be served."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # its warnings quote what clients sent
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # remarks on what clients sent
+    if not args.bundles and not args.models:
+        raise CommandError("nothing to serve; name a BUNDLE, or a directory of them with --models DIR")
     settings = _settings(args)
-    bundles = [_open(path) for path in settings.bundles]
-    failures: list[Exception] = []
-
-    def refuse(error: Exception) -> None:
-        failures.append(error)
-        server.should_exit = True
-
+    server.start_logging(settings)
     try:
-        app = create_app(settings, bundles, on_failure=refuse)
-    except BundleError as error:
+        bundles = server.open_bundles(settings.bundles)
+        one = server.Server(settings, bundles) if settings.workers == 1 else None
+        with listening.bind(settings) as listener:
+            listening.announce(listener, as_json=args.json)
+            if one:
+                one.serve_on(listener)
+            else:
+                Supervisor(settings, listener).run()
+    except (BundleError, KeysError) as error:
         raise CommandError(str(error)) from None
-    server = _Server(app, settings)
-    with _bind(settings) as listener:
-        _exit_cleanly_on_signals(server)
-        _announce(listener, as_json=args.json)
-        server.run(sockets=[listener])
-    if failures:
-        raise CommandError(str(failures[0]))
     return 0
-
-
-class _Server(uvicorn.Server):
-    """uvicorn that drains first: it goes on listening, for probes, until the accepted requests are done."""
-
-    def __init__(self, app: FastAPI, settings: Settings) -> None:
-        super().__init__(_uvicorn_config(app))
-        self._service: Service = app.state.service
-        self._patience = settings.limits.body_seconds + settings.limits.deadline_seconds
-        self._end: float | None = None
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to drain; a second signal ends that."""
-        if self._end is not None:
-            super().handle_exit(sig, frame)
-            return
-        self._service.drain()
-        self._end = time.monotonic() + self._patience  # an accepted request may take this long
-
-    async def on_tick(self, counter: int) -> bool:
-        """Whether to stop listening; uvicorn asks ten times a second."""
-        late = self._end is not None and time.monotonic() > self._end
-        return await super().on_tick(counter) or self._service.drained or late
 
 
 def _settings(args: argparse.Namespace) -> Settings:
@@ -122,71 +180,35 @@ def _settings(args: argparse.Namespace) -> Settings:
         pixels=args.max_pixels,
         points=args.max_points,
         items=args.max_items,
+        decoded_bytes=args.max_decoded_bytes,
+        head_seconds=args.head_timeout,
+        body_seconds=args.body_timeout,
         deadline_seconds=args.deadline,
         parse_seconds=args.parse_timeout,
         parse_megabytes=args.parse_memory,
     )
     return Settings(
         bundles=tuple(args.bundles),
+        models=args.models,
+        poll_seconds=args.poll_seconds,
         host=args.host,
         port=args.port,
         device=args.device,
         threads=args.threads,
         queue_items=args.max_queue,
+        batch_delay_ms=args.batch_delay,
+        stuck_seconds=args.stuck_timeout,
+        cuda_graphs=args.cuda_graphs,
+        gpu_megabytes=args.gpu_memory,
+        keys=args.keys,
+        log_format=args.log_format,
+        log_level=args.log_level,
+        workers=args.workers,
+        max_connections=args.max_connections,
+        keep_alive_seconds=args.keep_alive,
+        drain_seconds=args.drain,
         limits=limits,
     )
-
-
-def _open(path: Path) -> Bundle:
-    try:
-        bundle = Bundle.open(path)
-        bundle.require_intact()
-    except BundleError as error:
-        raise CommandError(str(error)) from None
-    return bundle
-
-
-def _uvicorn_config(app: FastAPI) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        log_config=None,
-        log_level="warning",
-        access_log=False,  # access.py logs requests, with their ids
-        server_header=False,
-        proxy_headers=False,
-        ws="none",
-        timeout_graceful_shutdown=5,  # for what is left once the service has drained
-    )
-
-
-def _bind(settings: Settings) -> socket.socket:
-    try:
-        family, *_, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
-        listener = socket.create_server(address[:2], family=family, backlog=2048)
-    except OSError as error:
-        raise CommandError(
-            f"cannot listen on {settings.host} port {settings.port} ({error.strerror or error}); "
-            "choose other values for --host and --port (--port 0 takes a free one)"
-        ) from None
-    if not ipaddress.ip_address(listener.getsockname()[0]).is_loopback:
-        log.warning(
-            "listening on %s: everyone who can reach this address can use the service, there is no authentication; "
-            "put a proxy that authenticates in front of it, or leave out --host",
-            settings.host,
-        )
-    return listener
-
-
-def _announce(listener: socket.socket, *, as_json: bool) -> None:
-    host, port = listener.getsockname()[:2]
-    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    print(json.dumps({"event": "listening", "url": url}) if as_json else f"Listening on {url}", flush=True)
-
-
-def _exit_cleanly_on_signals(server: uvicorn.Server) -> None:
-    # uvicorn raises the signal again once it has shut down: these handlers make that, and the time before it, harmless.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
 
 
 def _port(text: str) -> int:
@@ -215,6 +237,17 @@ def _megabytes(text: str) -> int:
     if number < 16:
         raise argparse.ArgumentTypeError(f"{number} MiB are too few to read anything; give 16 or more")
     return number
+
+
+def _milliseconds(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= 1000:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1000 milliseconds")
+    return number
+
+
+def _interval(text: str) -> float:
+    return 0.0 if text == "0" else _seconds(text)
 
 
 def _seconds(text: str) -> float:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
+from functools import partial
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from isolatent_export.inputs import InputError
-from isolatent_serve import answers, bodies, latents, openapi, options, results, service
+from isolatent_serve import answers, bodies, laps, latents, openapi, options, results, service
 from isolatent_serve.consistency import CONSISTENCY
 from isolatent_serve.decoding import Decoded
+from isolatent_serve.laps import Laps
 from isolatent_serve.negotiation import negotiate
 from isolatent_serve.options import Options
 from isolatent_serve.outputs import DECODINGS, EMBEDDINGS, POSTERIORS, RECONSTRUCTIONS, Output
@@ -61,20 +62,16 @@ async def infer(request: Request, output: Output) -> Response:
     """Answer one inference request: read, parse, decode, run, write. Raises Problem."""
     running = service.of(request)
     parse = bodies.reader(request, bodies.NUMBERS if output.of_latents else bodies.MEDIA_TYPES)
+    watch = laps.of(request, running.metrics)
     data = await bodies.read(request, running.settings.limits)
-    deadline = running.settings.limits.deadline_seconds
-    try:
-        async with asyncio.timeout(deadline):
-            body = await _parse(request, running, parse, data)
-            chosen = options.read(request, body.fields, output)
-            model = running.models.find(chosen.model)
-            _require_dimensions(chosen, model)
-            model.require_ready()
-            model.engine.require_room()
-            return await _run(request, running, body, chosen, model, output)
-    except TimeoutError:
-        detail = f"not done within {deadline:g} s; send fewer or smaller inputs per request, or later"
-        raise Problem("deadline", detail) from None
+    watch.done("read")
+    body = await _parse(request, running, parse, data)
+    chosen = options.read(request, body.fields, output)
+    model = running.models.find(chosen.model)
+    _require_dimensions(chosen, model)
+    model.require_ready()
+    request.state.model = model.manifest.name
+    return await _run(request, running, body, chosen, model, output, watch)
 
 
 async def _parse(request: Request, running: Service, parse: bodies.Reader, data: bytes) -> bodies.Body:
@@ -88,13 +85,23 @@ async def _parse(request: Request, running: Service, parse: bodies.Reader, data:
 
 
 async def _run(
-    request: Request, running: Service, body: bodies.Body, chosen: Options, model: Model, output: Output
+    request: Request,
+    running: Service,
+    body: bodies.Body,
+    chosen: Options,
+    model: Model,
+    output: Output,
+    watch: Laps,
 ) -> Response:
     compute = output.prepare(model.bundle, chosen.samples)
     try:
-        decoded = await _decode(running, body, model, output)
+        with model.engine.expecting():
+            decoded = await _decode(running, body, model, output)
     except InputError as error:
         raise at("/input", error) from None
+    watch.done("decode")
+    request.state.inputs = decoded.count
+    results.require_answerable(decoded.count, output.shapes(model.manifest), running.settings.limits.decoded_bytes)
     media_type = negotiate(
         request.headers.get("Accept"), answers.offers(output, model.manifest.modality, decoded.count)
     )
@@ -102,13 +109,15 @@ async def _run(
     if all_or_none:
         results.require_all(decoded, decoded.errors)
     computed = await model.engine.run(compute, decoded.array) if len(decoded.array) else {}
+    watch.done("model")
     result = results.collect(decoded, computed, output.shapes(model.manifest))
     if all_or_none:
         results.require_all(decoded, result.errors)
     answer = answers.Answer(result, output, model.manifest, chosen)
-    if answer.is_costly:
-        return await running.decoder.call(answers.write, answer, media_type)
-    return answers.write(answer, media_type)
+    write = partial(answers.write, answer, media_type)
+    response = await running.decoder.call(write) if answer.is_costly(media_type) else write()
+    watch.done("write")
+    return response
 
 
 async def _decode(running: Service, body: bodies.Body, model: Model, output: Output) -> Decoded:

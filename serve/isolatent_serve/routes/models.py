@@ -16,12 +16,13 @@ router = APIRouter(tags=["models"])
 @router.get("/v1/models", operation_id="list_models", **openapi.plain(ModelList))
 async def list_models(request: Request) -> Response:
     """All served models."""
-    models = [model.public() for model in service.of(request).models]
-    return Response(orjson.dumps({"object": "list", "data": models}), media_type="application/json")
+    models = service.of(request).models
+    listed = [models.public(model) for model in models]
+    return Response(orjson.dumps({"object": "list", "data": listed}), media_type="application/json")
 
 
 @router.get("/v1/models/{model}", operation_id="get_model", **openapi.plain(ModelFacts))
 async def get_model(request: Request, model: str) -> Response:
     """One served model."""
-    found = service.of(request).models.find(model)
-    return Response(orjson.dumps(found.public()), media_type="application/json")
+    models = service.of(request).models
+    return Response(orjson.dumps(models.public(models.find(model))), media_type="application/json")

@@ -3,15 +3,20 @@
 Every engine's outputs are compared with the training framework's; excess error fails the export.
 
     isolatent export runs/digits --out bundles/digits
+    isolatent export runs/digits --precision fp16       half weights in the ONNX graphs: for GPUs, and smaller files
+    isolatent export runs/digits --torchserve           also writes the folder torchserve/digits, for TorchServe
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 from isolatent.cli import CommandError
 from isolatent_export.bundle import Bundle, BundleError
+from isolatent_export.manifest import Precision
+from isolatent_export.torchserve.store import START, write_store
 from isolatent_train.bundling import export_run
 from isolatent_train.commands.evaluate import keep, load_fitting
 from isolatent_train.data import DataError
@@ -26,6 +31,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="name it is served under (default: the run's)")
     parser.add_argument("--version", default="1", help="version it is served as (default: 1)")
     parser.add_argument("--overwrite", action="store_true", help="replace a bundle that is already there")
+    parser.add_argument(
+        "--precision",
+        choices=get_args(Precision),
+        default="fp32",
+        help="type of the weights in the ONNX graphs (fp32); a CPU casts fp16 to float32 and may be slower with it",
+    )
+    parser.add_argument(
+        "--torchserve", action="store_true", help="also write torchserve/NAME, a folder that TorchServe serves"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,17 +54,40 @@ def run(args: argparse.Namespace) -> int:
             keep(trained, metrics)
         out = args.out or Path("bundles") / (args.name or trained.config.name)
         bundle = export_run(
-            trained, splits, metrics, out, name=args.name, version=args.version, overwrite=args.overwrite
+            trained,
+            splits,
+            metrics,
+            out,
+            name=args.name,
+            version=args.version,
+            overwrite=args.overwrite,
+            precision=args.precision,
         )
+        store = Path("torchserve") / bundle.manifest.name
+        if args.torchserve:
+            write_store([bundle], store, overwrite=args.overwrite)
     except (BundleError, DataError, RunError) as error:
         raise CommandError(str(error)) from None
     print(f"{bundle.path}: {parity_line(bundle)}")
+    print(speed_line(bundle))
     print(f"Next: isolatent serve {bundle.path}")
+    if args.torchserve:
+        print(f"Or with TorchServe: {store / START}")
     return 0
 
 
 def parity_line(bundle: Bundle) -> str:
     """One line on how closely the bundle's engines agree with torch."""
     worst = max(max(row.mean, row.log_variance, row.reconstruction) for row in bundle.manifest.parity)
-    engines = " and ".join(dict.fromkeys(row.engine for row in bundle.manifest.parity))
+    engines = ", ".join(dict.fromkeys(row.engine for row in bundle.manifest.parity))
     return f"{engines} within {worst:.1e} of torch at batches 1, 2 and 7"
+
+
+def speed_line(bundle: Bundle) -> str:
+    """One line on how long batches take on this machine's CPU."""
+    speed = bundle.manifest.speed
+    assert speed is not None  # measured just now
+    rows = ", ".join(f"{row.encode_ms:.3g} ms to encode {row.batch}" for row in speed.rows)
+    casts = " (fp16 on a CPU: ONNX Runtime casts to float32; half precision pays on GPUs)"
+    note = casts if bundle.manifest.precision == "fp16" else ""
+    return f"{speed.engine} on {speed.cores} cores: {rows}{note}"

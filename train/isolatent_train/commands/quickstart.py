@@ -149,7 +149,7 @@ def _export(exhibit: Exhibit, out: Path) -> None:
         bundle = export_run(
             trained, exhibit.splits, trained.evaluation() or {}, out / trained.config.name, overwrite=True
         )
-        found = verify(bundle, torchscript=True)
+        found = verify(bundle, torchscript=True, pt2=True)
         if found.problems:
             raise BundleError(f"{bundle.path}: {found.problems[0]}")
         print(f"   {bundle.path}: {len(found.files)} files intact, {parity_line(bundle)}", flush=True)

@@ -10,9 +10,12 @@ from isolatent_train.config import ModelSection
 from isolatent_train.likelihoods import Likelihood
 from isolatent_train.models import conv, dgcnn, folding, residual
 from isolatent_train.models.frame import Frame
-from isolatent_train.models.vae import VAE
+from isolatent_train.models.vae import VAE, GaussianHead
 
-__all__ = ["NETS", "VAE", "build_model"]
+__all__ = ["EXACT", "NETS", "VAE", "build_model"]
+
+EXACT = (GaussianHead, dgcnn.EdgeConvolution)
+"""Layers that stay in float32 in fp16 bundles: log-variances, and features that decide which points are neighbours."""
 
 _OF_IMAGES = {"conv": (conv.Encoder, conv.Decoder), "residual": (residual.Encoder, residual.Decoder)}
 _OF_CLOUDS = {"folding": (folding.Encoder, folding.Decoder), "dgcnn": (dgcnn.Encoder, folding.Decoder)}

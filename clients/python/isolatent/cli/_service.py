@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from isolatent._backends import BACKENDS
 from isolatent._client import Client
 from isolatent._errors import IsolatentError
 from isolatent._options import BASE_URL
@@ -20,9 +21,10 @@ from isolatent.cli import CommandError
 
 
 def add_service_arguments(parser: argparse.ArgumentParser) -> None:
-    """--url, --api-key, --timeout and --json."""
+    """--url, --backend, --api-key, --timeout and --json."""
     group = parser.add_argument_group("service")
     group.add_argument("--url", help=f"address of the service (default: ISOLATENT_BASE_URL, else {BASE_URL})")
+    group.add_argument("--backend", choices=BACKENDS, default=BACKENDS[0], help="what listens there (isolatent)")
     group.add_argument("--api-key", help="better set ISOLATENT_API_KEY: other users can see a command line")
     group.add_argument("--timeout", type=_seconds, default=30.0, help="seconds for one request (default: 30)")
     group.add_argument("--json", action="store_true", help="print JSON lines, for programs")
@@ -37,7 +39,7 @@ def add_model_argument(parser: argparse.ArgumentParser) -> None:
 def service(args: argparse.Namespace) -> Iterator[Client]:
     """A client for what the arguments say; its errors leave as CommandError."""
     try:
-        with Client(args.url, api_key=args.api_key, timeout=args.timeout) as client:
+        with Client(args.url, api_key=args.api_key, timeout=args.timeout, backend=args.backend) as client:
             yield client
     except (IsolatentError, ValueError) as error:
         raise CommandError(str(error)) from error
