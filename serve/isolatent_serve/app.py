@@ -16,6 +16,7 @@ from isolatent_serve.access import RequestContext
 from isolatent_serve.draining import RefuseWhileDraining
 from isolatent_serve.engine import OnFailure
 from isolatent_serve.exchange import WatchExchange
+from isolatent_serve.holding import Holding
 from isolatent_serve.keys import RequireKey
 from isolatent_serve.routes import health, inference, inference_protocol, metrics, models
 from isolatent_serve.service import Service
@@ -72,7 +73,7 @@ def create_app(settings: Settings, bundles: Iterable[Bundle], *, on_failure: OnF
     app.add_middleware(RefuseWhileDraining, service=service)
     if service.keys:
         app.add_middleware(RequireKey, keys=service.keys)
-    app.add_middleware(WatchExchange)
+    app.add_middleware(WatchExchange, holding=Holding(settings.body_bytes))
     fixed = frozenset(route.path for module in modules for route in module.router.routes if "{" not in route.path)
     app.add_middleware(RequestContext, metrics=service.metrics, routes=fixed)
     if tracer_provider:

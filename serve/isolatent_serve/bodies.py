@@ -69,8 +69,8 @@ def require_uncompressed(request: Request) -> None:
 async def read(request: Request, limits: RequestLimits) -> bytes:
     """The whole body, counted while it arrives: neither Content-Length nor chunking is believed.
 
-    Begins the request's deadline once it is there. Raises Problem: `request_too_large`, `empty_body`; the exchange ends
-    with `body_timeout` or `deadline` otherwise.
+    Begins the request's deadline once it is there. Raises Problem: `request_too_large`, `empty_body`, `queue_full`; the
+    exchange ends with `body_timeout` or `deadline` otherwise.
     """
     announced = request.headers.get("Content-Length", "0")
     if int(announced) > limits.request_bytes:  # the HTTP parser has refused everything but digits
@@ -87,6 +87,7 @@ async def read(request: Request, limits: RequestLimits) -> bytes:
         received += len(chunks[-1])
         if received > limits.request_bytes:
             raise _too_large(f"more than {limits.request_bytes} bytes", limits)
+        watched.hold(len(chunks[-1]))
         more = message.get("more_body", False)
     if received == 0:
         raise Problem("empty_body", "the body is empty; send a file, or JSON with a member `input`")

@@ -16,6 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from isolatent_serve.holding import Holding
 from isolatent_serve.problems import Problem, render
 
 PATIENCE = 0.1
@@ -30,15 +31,16 @@ _TICK = 0.001  # of the loop's clock
 class WatchExchange:
     """ASGI middleware: an `Exchange` for every request. Raises ClientDisconnect when the client leaves it."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, holding: Holding) -> None:
         self.app = app
+        self._holding = holding
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI connection."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        exchange = scope["state"]["exchange"] = Exchange(scope, receive, send)
+        exchange = scope["state"]["exchange"] = Exchange(scope, receive, send, self._holding)
         try:
             await self.app(scope, exchange.receive, exchange.send)
         except asyncio.CancelledError:
@@ -57,11 +59,13 @@ class Exchange:
     It cancels the task that answers when the client has left, or late: then `problem` is the answer.
     """
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, holding: Holding) -> None:
         self.problem: Problem | None = None
         self._scope = scope
         self._receive = receive
         self._send = send
+        self._holding = holding
+        self._held = 0
         self._task = asyncio.current_task()
         self._loop = asyncio.get_running_loop()
         self._arriving = _announces_body(scope)  # bytes of the body may still be on their way
@@ -102,8 +106,14 @@ class Exchange:
         self._task.uncancel()
         return True
 
+    def hold(self, size: int) -> None:
+        """Keep `size` bytes of the body until the end. Raises Problem `queue_full` when all requests hold too many."""
+        self._holding.add(size)
+        self._held += size
+
     def end(self) -> None:
         """Watch no more."""
+        self._holding.release(self._held)
         self._timer.cancel()
         if self._departure:
             self._departure.cancel()

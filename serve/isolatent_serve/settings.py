@@ -75,6 +75,8 @@ class Settings(_Closed):
     """Processes that parse untrusted files at a time; 0: as many as this process may use cores."""
     queue_items: int = Field(default=4096, ge=1)
     """Inputs that one model accepts before their turn has come; more are answered with 429."""
+    body_bytes: int = Field(default=2**30, ge=1)
+    """Memory of all request bodies in hand together; what would take more is answered with 429."""
     queue_bytes: int = Field(default=256 * 2**20, ge=1)
     """Memory, once decoded, of these inputs."""
     batch_delay_ms: float = Field(default=0.0, ge=0, le=1000)

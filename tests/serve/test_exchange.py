@@ -25,6 +25,30 @@ def test_the_deadline_leaves_the_task_that_answers_as_it_was(bundle_path: Path, 
     asyncio.run(check())
 
 
+def test_bodies_in_hand_are_bounded_together(bundle_path: Path, png: bytes) -> None:
+    async def check() -> None:
+        arrived, go_on = asyncio.Event(), asyncio.Event()
+
+        async def slowly() -> AsyncIterator[bytes]:
+            yield png[:40]
+            arrived.set()
+            await go_on.wait()
+            yield png[40:]
+
+        kind = {"Content-Type": "image/png"}
+        async with running(Settings(device="cpu", body_bytes=len(png) + 39), bundle_path) as service:
+            slow = asyncio.create_task(service.client.post("/v1/embeddings", content=slowly(), headers=kind))
+            await arrived.wait()
+            refused = await service.client.post("/v1/embeddings", content=png, headers=kind)
+            assert (refused.status_code, refused.json()["code"]) == (429, "queue_full")
+            assert refused.headers["Retry-After"] == "1"
+            go_on.set()
+            assert (await slow).status_code == 200
+            assert (await service.client.post("/v1/embeddings", content=png, headers=kind)).status_code == 200
+
+    asyncio.run(check())
+
+
 def test_a_request_that_others_cancel_stays_cancelled(bundle_path: Path) -> None:
     async def body() -> AsyncIterator[bytes]:
         yield b"\x89PNG"
