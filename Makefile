@@ -12,7 +12,7 @@ PEERS   = .venv-peers
 help:
 	@echo "make demo    train, export, verify, serve and query on built-in data (minutes, CPU)"
 	@echo "make test    the whole test suite"
-	@echo "make soak    its long tests of the service in full: load, kills, disconnects, fuzzing (an hour or so)"
+	@echo "make soak    its long tests of the service in full: load, kills, disconnects, fuzzing (half an hour)"
 	@echo "make lint    ruff and mypy"
 	@echo "make serve   serve the bundles that make demo wrote"
 	@echo "make bench   the service beside its peers and past its capacity (hours), results in docs/benchmarks.md"

@@ -175,8 +175,9 @@ class _Member:
                 pass_fds=(job.listener, job.peers),
                 env=environment,
             )
-        control.send(job.model_dump_json().encode())
-        return cls(process, control)
+        member = cls(process, control)
+        member.tell(job.model_dump_json().encode())  # it may have ended already
+        return member
 
     async def ended(self) -> tuple[str, int]:
         """Its last words, if any, and its exit code."""

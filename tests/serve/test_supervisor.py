@@ -78,9 +78,9 @@ def test_a_process_that_is_killed_is_replaced_and_the_other_goes_on(fleet: Fleet
     below = descendants(killed)
     os.kill(killed, signal.SIGKILL)
     assert all_gone([killed, *below])
+    assert httpx2.get(f"{fleet.url}/readyz").status_code == 503  # until there are two again
     answers = {httpx2.post(f"{fleet.url}/v1/posteriors", content=png, headers=PNG).status_code for _ in range(20)}
     assert answers == {200}
-    assert httpx2.get(f"{fleet.url}/readyz").status_code == 503  # until there are two again
     wait_until_two(fleet)
     assert killed not in fleet.workers
     assert other in fleet.workers

@@ -26,7 +26,7 @@ PATIENCE = 30.0
 @pytest.mark.timeout(scaled(300, 7200))
 def test_spoilt_requests_are_answered_or_closed(service: Running, samples: Samples, png: bytes) -> None:
     numbers = seeded("sockets")
-    total, outcomes = scaled(300, 10_000), Counter[str]()
+    total, outcomes = scaled(200, 10_000), Counter[str]()
     while outcomes["connections"] < total:
         seeds = [numbers.getrandbits(64) for _ in range(CLIENTS)]
         outcomes += sum(
