@@ -148,7 +148,6 @@ class Engine:
                 self._running -= 1
                 if not self._running:
                     self._idle.set()
-                    self._observer.queue(self._name, self._admission.items - len(items))
 
     async def drain(self) -> None:
         """Wait until nothing that was accepted is left to do."""
@@ -176,8 +175,6 @@ class Engine:
                 return None
             batch = self._queue.next()
             self._busy = batch is not None
-        if batch:
-            self._observer.queue(self._name, self._admission.items)
         return batch
 
     def ran(self, batch: Batch, seconds: float) -> None:

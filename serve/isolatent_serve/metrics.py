@@ -158,6 +158,7 @@ class Metrics:
     def unloaded(self, name: str) -> None:
         """The model `name` is served no more."""
         self._served.pop(name).set(0)
+        self.queue(name, 0)
 
     def refused(self, name: str, versions: int) -> None:
         """The number of versions of the model `name` that are refused, now."""

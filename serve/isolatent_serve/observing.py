@@ -14,9 +14,6 @@ class Observer(Protocol):
     def batch(self, model: str, items: int, seconds: float, /) -> None:
         """A batch that has run."""
 
-    def queue(self, model: str, items: int, /) -> None:
-        """Items accepted and not yet done, now."""
-
     def restarted(self, model: str, /) -> None:
         """The worker thread was lost and is replaced."""
 
@@ -28,9 +25,6 @@ class Silence:
         """Nothing."""
 
     def batch(self, model: str, items: int, seconds: float, /) -> None:
-        """Nothing."""
-
-    def queue(self, model: str, items: int, /) -> None:
         """Nothing."""
 
     def restarted(self, model: str, /) -> None:

@@ -121,6 +121,7 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Whether to stop listening; uvicorn asks ten times a second."""
         self._tell_peers()
+        self._service.count_queues()
         if counter % 5 == 0:
             self._connections.inspect()
         over = await super().on_tick(counter) or (self._end is not None and self._is_over(self._end))

@@ -171,6 +171,11 @@ class Service:
                 served = [f"{model.manifest.name} {model.manifest.version}" for model in self.models]
                 log.info("read again: %s; serving %s", self.settings.models, ", ".join(served) or "nothing")
 
+    def count_queues(self) -> None:
+        """Tell the metrics what waits for each model. To be called again and again, and before they are read."""
+        for model in self.models:
+            self.metrics.queue(model.manifest.name, model.engine.waiting)
+
     def _fail(self, error: Exception) -> None:
         """Serve no more: a model cannot be."""
         self._failure = error

@@ -102,6 +102,19 @@ def test_a_full_queue_refuses_before_anything_is_decoded(bundle_path: Path) -> N
     asyncio.run(check())
 
 
+def test_the_queue_that_metrics_show_forgets_requests_that_ended_in_decoding(bundle_path: Path) -> None:
+    async def check() -> list[bool]:
+        async with running(Settings(device="cpu"), bundle_path) as (client, engine):
+            with engine.expecting():  # a batch that begins meanwhile counts it
+                async with occupied(engine, 2):
+                    pass
+                one = 'isolatent_queue_items{model="tiny"} 1.0' in (await client.get("/metrics")).text
+            none = 'isolatent_queue_items{model="tiny"} 0.0' in (await client.get("/metrics")).text
+        return [one, none]
+
+    assert asyncio.run(check()) == [True, True]
+
+
 def test_what_still_fits_is_accepted_beside_what_does_not(bundle_path: Path, png: bytes) -> None:
     async def check() -> None:
         async with running(Settings(device="cpu", queue_items=4), bundle_path) as (client, engine):

@@ -14,4 +14,6 @@ router = APIRouter(tags=["health"])
 @router.get("/metrics", operation_id="get_metrics", **openapi.text("numbers in Prometheus' text format"))
 async def get_metrics(request: Request) -> Response:
     """Requests, latencies by stage, queues, batches, rejections, models and their execution providers."""
-    return Response(service.of(request).metrics.render(), headers={"Content-Type": metrics.MEDIA_TYPE})
+    running = service.of(request)
+    running.count_queues()
+    return Response(running.metrics.render(), headers={"Content-Type": metrics.MEDIA_TYPE})
