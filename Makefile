@@ -33,7 +33,7 @@ test: $(READY)
 
 soak: $(READY)
 	ISOLATENT_SOAK=1 $(BIN)/python -m pytest -s --timeout 7200 \
-		tests/soak tests/serve/test_slow_senders.py tests/serve/test_hostile_files.py
+		tests/soak tests/serve/test_slow_senders.py tests/serve/test_hostile_files.py tests/benchmarks/test_jobs.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""docs/benchmarks.md and its plots, from benchmarks/results/serving.json and overload.json: no figure is typed by hand.
+"""docs/benchmarks.md and its plots, from benchmarks/results/{serving,overload,jobs-*}.json: no figure is typed by hand.
 
 python benchmarks/page.py
 """
@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import jobs_page
 import matplotlib as mpl
 from machine import RESULTS
 from matplotlib import pyplot as plt
@@ -30,6 +31,7 @@ def write(results: Path = RESULTS, path: Path = PAGE) -> Path:
     for name, section in sections.items():
         if (results / f"{name}.json").exists():
             parts += section(json.loads((results / f"{name}.json").read_text()), path)
+    parts += jobs_page.sections(results)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n\n".join(parts) + "\n")
     return path

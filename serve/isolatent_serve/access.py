@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import re
 import time
+from collections.abc import Mapping
+from secrets import token_hex
 from typing import Any
-from uuid import uuid4
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
@@ -17,13 +18,15 @@ from isolatent_serve.metrics import Metrics
 from isolatent_serve.problems import Problem, render
 
 HEADER = "X-Request-Id"
-_RAW_HEADER = HEADER.lower().encode()
+RAW_HEADER = HEADER.lower().encode()
 
 access_log = logging.getLogger("isolatent_serve.access")
 error_log = logging.getLogger("isolatent_serve.errors")
 
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_CLIENT_LEFT = 499  # nginx's number: nobody is there to see it but the reader of the log
+CLIENT_LEFT = 499
+"""nginx's number: nobody is there to see it but the reader of the log."""
+APOLOGY = "an unexpected failure; try again, and report it with the request_id if it stays"
 _ROUTINE = frozenset({"/healthz", "/readyz", "/metrics"})
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _LOGGED = ("code", "key", "model", "inputs", "trace_id")
@@ -47,10 +50,10 @@ class RequestContext:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = _request_id(scope)
+        identity = request_id(Headers(scope=scope).get(HEADER, ""))
         state = scope.setdefault("state", {})
-        state["request_id"] = request_id
-        token = logs.current_request.set(request_id)
+        state["request_id"] = identity
+        token = logs.current_request.set(identity)
         began = time.perf_counter()
         status = 0
 
@@ -58,15 +61,15 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (_RAW_HEADER, request_id.encode())]
+                message["headers"] = [*message.get("headers", ()), (RAW_HEADER, identity.encode())]
             await send(message)
 
         try:
             await self.app(scope, receive, send_with_id)
         except ClientDisconnect:
-            status = _CLIENT_LEFT
+            status = CLIENT_LEFT
         except Exception:
-            error_log.exception("request %s failed", request_id)
+            error_log.exception("request %s failed", identity)
             if status == 0:
                 await _apologise(scope, receive, send_with_id)
         finally:
@@ -74,18 +77,9 @@ class RequestContext:
             logs.current_request.reset(token)
 
     def _end(self, scope: Scope, state: dict[str, Any], status: int, seconds: float) -> None:
-        method = scope["method"] if scope["method"] in _METHODS else "OTHER"
         route = self._route(scope)
         state["route"], state["status"] = route, status
-        self._metrics.request(method, route, status, seconds)
-        if "code" in state:
-            self._metrics.rejected(state["code"])
-        fields = {"method": scope["method"], "path": scope["path"], "status": status, "seconds": round(seconds, 6)}
-        for name in _LOGGED:
-            if name in state:
-                fields[name] = state[name]
-        level = logging.DEBUG if route in _ROUTINE else logging.INFO
-        logs.say(access_log, level, f"{method} {route} {status}", fields)
+        note(self._metrics, scope["method"], route, scope["path"], status, seconds, state)
 
     def _route(self, scope: Scope) -> str:
         """The template of the address: there are few of them, whatever clients ask for."""
@@ -95,11 +89,26 @@ class RequestContext:
         return getattr(scope.get("route"), "path", "unknown")
 
 
+def note(
+    metrics: Metrics, method: str, route: str, path: str, status: int, seconds: float, state: Mapping[str, Any]
+) -> None:
+    """Count and log a request that has ended. `route` is the template of its address, `path` what the client wrote."""
+    known = method if method in _METHODS else "OTHER"
+    metrics.request(known, route, status, seconds)
+    if "code" in state:
+        metrics.rejected(state["code"])
+    fields = {"method": method, "path": path, "status": status, "seconds": round(seconds, 6)}
+    for name in _LOGGED:
+        if name in state:
+            fields[name] = state[name]
+    level = logging.DEBUG if route in _ROUTINE else logging.INFO
+    logs.say(access_log, level, f"{known} {route} {status}", fields)
+
+
 async def _apologise(scope: Scope, receive: Receive, send: Send) -> None:
-    detail = "an unexpected failure; try again, and report it with the request_id if it stays"
-    await render(Problem("internal", detail), Request(scope))(scope, receive, send)
+    await render(Problem("internal", APOLOGY), Request(scope))(scope, receive, send)
 
 
-def _request_id(scope: Scope) -> str:
-    given = Headers(scope=scope).get(HEADER, "")
-    return given if _ACCEPTED_ID.fullmatch(given) else uuid4().hex
+def request_id(given: str) -> str:
+    """The id that the client gave, or a new one when it gave none that is accepted."""
+    return given if _ACCEPTED_ID.fullmatch(given) else token_hex(16)

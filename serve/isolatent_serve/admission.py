@@ -16,7 +16,7 @@ _MEMORY = 0.9
 class Admission:
     """Counts items and their bytes from acceptance to answer, against a limit of each.
 
-    Used on the thread of the event loop, but for `observe`.
+    Used on the thread of the event loop.
     """
 
     def __init__(self, name: str, items: int, size: int) -> None:
@@ -31,21 +31,24 @@ class Admission:
         """Items accepted and not yet done."""
         return self._items
 
-    @contextlib.contextmanager
-    def expected(self) -> Iterator[None]:
-        """Count one item until the block ends: a request that is being decoded. Raises Problem `queue_full`."""
+    def require_room(self) -> None:
+        """Raise Problem `queue_full` when not even one more item fits."""
         most_items, most_bytes = self._most
         if self._items >= most_items or self._bytes >= most_bytes:
             raise self._full(1)
+
+    @contextlib.contextmanager
+    def expected(self) -> Iterator[None]:
+        """Count one item until the block ends: a request that is being decoded. Raises Problem `queue_full`."""
+        self.require_room()
         self._items += 1
         try:
             yield
         finally:
             self._items -= 1
 
-    @contextlib.contextmanager
-    def held(self, items: Array) -> Iterator[None]:
-        """Count `items` (N, ...) until the block ends. Raises Problem `queue_full`.
+    def take(self, items: Array) -> None:
+        """Count `items` (N, ...) until they are released. Raises Problem `queue_full`.
 
         When nothing else is held, everything fits: no request is too large for ever.
         """
@@ -55,11 +58,11 @@ class Admission:
             raise self._full(len(items))
         self._items += len(items)
         self._bytes += items.nbytes
-        try:
-            yield
-        finally:
-            self._items -= len(items)
-            self._bytes -= items.nbytes
+
+    def release(self, items: Array) -> None:
+        """Count `items` no more."""
+        self._items -= len(items)
+        self._bytes -= items.nbytes
 
     def observe(self, items: int, seconds: float) -> None:
         """Remember how long a batch took."""

@@ -30,7 +30,8 @@ WHOLE = frozenset({NPY, PNG, PLY})
 _FILES = {"image": PNG, "point_cloud": PLY}
 
 _QUICK_BYTES = {SAFETENSORS: 2**21, NPY: 2**21, PLY: 2**21}  # these are copied; numbers as text take 50 times longer
-_QUICK_TEXT_BYTES = 2**16
+QUICK_TEXT_BYTES = 2**16
+"""Of numbers, that are written as text on the thread of the event loop."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Answer:
     def is_costly(self, media_type: str) -> bool:
         """Whether writing it takes so long that it belongs on another thread than the event loop's."""
         size = sum(tensor.nbytes for tensor in self.result.tensors.values())
-        return size > _QUICK_BYTES.get(media_type, _QUICK_TEXT_BYTES)
+        return size > _QUICK_BYTES.get(media_type, QUICK_TEXT_BYTES)
 
 
 def offers(output: Output, modality: str, count: int) -> tuple[str, ...]:
@@ -57,7 +58,12 @@ def offers(output: Output, modality: str, count: int) -> tuple[str, ...]:
 
 def write(answer: Answer, media_type: str) -> Response:
     """The response, in one of the offered media types."""
-    return Response(_WRITERS[media_type](answer), media_type=media_type)
+    return Response(content(answer, media_type), media_type=media_type)
+
+
+def content(answer: Answer, media_type: str) -> bytes:
+    """The body of the response, in one of the offered media types."""
+    return _WRITERS[media_type](answer)
 
 
 def _json(answer: Answer) -> bytes:

@@ -5,10 +5,9 @@ Turns are fair: each computation has its turn, and a large request lets the othe
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import deque
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,21 +16,28 @@ from isolatent_export.runtime import BUCKETS
 from isolatent_serve.outputs import Array, Compute, Graphs, Tensors
 from isolatent_serve.problems import Problem
 
+Answer = Callable[[Tensors | Exception], None]
+
 CHUNK = BUCKETS[-1]
 """Items per batch: large requests take turns with small ones, and memory stays bounded."""
 
 
 @dataclass(eq=False)
 class Job:
-    """The items (N, ...) of one request, N >= 1, on their way; `future` gets tensors (N, ...) in the same order."""
+    """The items (N, ...) of one request, N >= 1, on their way; `answer` is called with what becomes of them."""
 
     compute: Compute
     items: Array
-    future: asyncio.Future[Tensors]
+    answer: Answer
     outcome: Tensors | Exception | None = None
+    """Tensors (N, ...) in the order of the items, or why there are none."""
+    is_over: bool = False
+    """Whether nobody waits for it: it is answered, or dropped."""
     arrived: float = field(default_factory=time.perf_counter)
     began: float = 0.0
     """When its first items were taken."""
+    ended: float = 0.0
+    """When the last of its items were done."""
     _taken: int = 0
     _done: list[Tensors] = field(default_factory=list)
 
@@ -43,7 +49,7 @@ class Job:
     @property
     def has_more(self) -> bool:
         """Whether items are left to be taken, and somebody waits for them."""
-        return self._taken < len(self.items) and self.outcome is None and not self.future.cancelled()
+        return self._taken < len(self.items) and self.outcome is None and not self.is_over
 
     def take(self, count: int) -> Array:
         """The next items, `count` at most."""
@@ -56,21 +62,13 @@ class Job:
         """The rows of the items that were taken last."""
         self._done.append(tensors)
         if self._taken == len(self.items):
+            self.ended = time.perf_counter()
             self.outcome = _join(self._done)
 
-    def fail(self, problem: Problem) -> None:
-        """Answer with `problem`, whatever is still done for it. On the thread of the event loop."""
-        self.outcome = problem
-        self.settle()
-
-    def settle(self) -> None:
-        """Give the outcome, if there is one, to who waits for it. On the thread of the event loop."""
-        if self.future.done() or self.outcome is None:
-            return
-        if isinstance(self.outcome, Exception):
-            self.future.set_exception(self.outcome)
-        else:
-            self.future.set_result(self.outcome)
+    def fail(self, error: Exception) -> None:
+        """Its items cannot be computed."""
+        self.ended = time.perf_counter()
+        self.outcome = error
 
 
 @dataclass(frozen=True)
@@ -100,21 +98,9 @@ class Batch:
             if len(self.parts) > 1:
                 well = [Batch([part]).run(graphs) for part in self.parts]
                 return all(well)
-            self.parts[0][0].outcome = error
+            self.parts[0][0].fail(error)
             return isinstance(error, Problem)
         return True
-
-    def times(self) -> Iterator[tuple[float, float]]:
-        """Seconds of waiting and of running of each request that is over now."""
-        now = time.perf_counter()
-        for job in self.jobs:
-            if job.outcome is not None:
-                yield job.began - job.arrived, now - job.began
-
-    def settle(self) -> None:
-        """Answer the requests that are over, on the thread of the event loop."""
-        for job in self.jobs:
-            job.settle()
 
     def _run(self, graphs: Graphs) -> None:
         tensors = self.parts[0][0].compute(graphs, _concatenated([items for _, items in self.parts]))
@@ -152,11 +138,6 @@ class Queue:
         jobs = [job for line in self._lines.values() for job in line]
         self._lines.clear()
         return jobs
-
-    def cancel(self) -> None:
-        """Drop everything; who waits for it is told. On the thread of the event loop."""
-        for job in self.clear():
-            job.future.cancel()
 
 
 def _take(line: deque[Job]) -> list[tuple[Job, Array]]:

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from isolatent_export.inputs import Limits
 from isolatent_serve import exchange, multipart
 from isolatent_serve.inputs import Bulk, Files, Inputs, Json
+from isolatent_serve.outputs import Output
 from isolatent_serve.problems import Problem
 from isolatent_serve.settings import RequestLimits
 
@@ -48,10 +49,19 @@ Reader = Callable[[bytes, str, Limits], Body]
 """(body, the whole Content-Type header, limits) -> Body. Raises Problem, or InputError for a limit."""
 
 
+def accepted(output: Output) -> Sequence[str]:
+    """The media types that a request for `output` may have."""
+    return NUMBERS if output.of_latents else MEDIA_TYPES
+
+
 def reader(request: Request, media_types: Sequence[str] = MEDIA_TYPES) -> Reader:
     """The reader of this request's Content-Type, one of `media_types`. Raises Problem `unsupported_media_type`."""
     require_uncompressed(request)
-    media_type = _media_type(request)
+    return reader_of(_media_type(request.headers.get("Content-Type", "")), media_types)
+
+
+def reader_of(media_type: str, media_types: Sequence[str] = MEDIA_TYPES) -> Reader:
+    """The reader of `media_type`, one of `media_types`. Raises Problem `unsupported_media_type`."""
     family = next((f"{family}*" for family in _FAMILIES if media_type.startswith(family)), media_type)
     if family not in media_types:
         got = f"Content-Type {media_type!r}" if media_type else "no Content-Type"
@@ -91,18 +101,27 @@ async def read(request: Request, limits: RequestLimits) -> bytes:
         more = message.get("more_body", False)
     if received == 0:
         raise Problem("empty_body", "the body is empty; send a file, or JSON with a member `input`")
-    watched.limit(limits.deadline_seconds, lambda: _too_late(limits))
+    watched.limit(limits.deadline_seconds, lambda: too_late(limits))
     return b"".join(chunks)
 
 
 def parse_is_costly(request: Request, body: bytes) -> bool:
     """Whether reading this body belongs on another thread than the event loop's."""
-    media_type = _media_type(request)
-    return media_type in ("application/json", "multipart/form-data") and len(body) > _INLINE_BYTES
+    return _is_costly(_media_type(request.headers.get("Content-Type", "")), len(body))
 
 
-def _media_type(request: Request) -> str:
-    return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+def quick_reader(content_type: str, size: int, media_types: Sequence[str]) -> Reader | None:
+    """The reader of a body of `size` bytes, when it belongs on the thread of the event loop. Raises Problem."""
+    media_type = _media_type(content_type)
+    return None if _is_costly(media_type, size) else reader_of(media_type, media_types)
+
+
+def _is_costly(media_type: str, size: int) -> bool:
+    return media_type in ("application/json", "multipart/form-data") and size > _INLINE_BYTES
+
+
+def _media_type(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
 
 
 def _too_slow(limits: RequestLimits) -> Problem:
@@ -110,7 +129,8 @@ def _too_slow(limits: RequestLimits) -> Problem:
     return Problem("body_timeout", detail)
 
 
-def _too_late(limits: RequestLimits) -> Problem:
+def too_late(limits: RequestLimits) -> Problem:
+    """The problem of a request whose deadline has passed."""
     detail = f"not done within {limits.deadline_seconds:g} s; send fewer or smaller inputs per request, or later"
     return Problem("deadline", detail)
 

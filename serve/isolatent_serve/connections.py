@@ -21,8 +21,10 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from isolatent_serve.lane import Entry, Lane
 from isolatent_serve.peers import Peers
 from isolatent_serve.problems import Problem, render
+from isolatent_serve.ride import Ride
 from isolatent_serve.settings import Settings
 
 HEAD_BYTES = 64 * 2**10
@@ -31,6 +33,9 @@ ANSWER_BYTES_PER_SECOND = 256 * 2**10
 """How fast a client must take its answer, beyond the time that each may take."""
 YIELDING_SECONDS = 1.0
 """A connection that has asked for nothing for so long makes room for another."""
+
+LANE_SECONDS = 0.25
+"""What a body may take in the lane, about."""
 
 _SPARE_CONNECTIONS = 64
 """Connections above the limit that are told so, rather than closed without a word."""
@@ -41,12 +46,15 @@ _OTHER_FILES = 128
 class Connections(ServerState):
     """The connections of one process; uvicorn keeps them here. `refused` hears the code of each refusal."""
 
-    def __init__(self, settings: Settings, peers: Peers, refused: Callable[[str], None]) -> None:
+    def __init__(
+        self, settings: Settings, peers: Peers, refused: Callable[[str], None], lane: Lane | None = None
+    ) -> None:
         super().__init__()
         self.head_seconds = settings.limits.head_seconds
         self.answer_seconds = settings.limits.answer_seconds
         self.keep_alive_seconds = settings.keep_alive_seconds
         self.refused = refused
+        self.lane = lane
         self.arriving = 0
         """Accepted, and not yet among the connections."""
         self._limit = min(settings.max_connections, _possible_connections())
@@ -98,7 +106,10 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
         self._unsent = 0
         self._send_by = 0.0
-        self._answered: RequestResponseCycle | None = None  # others may wait behind it in the pipeline
+        self._answered: RequestResponseCycle | Ride | None = None  # others may wait behind it in the pipeline
+        self._entry: Entry | None = None  # a request in the lane, whose body is arriving
+        self._body = b""
+        self._entered = 0.0
 
     @property
     def waits_since(self) -> float | None:
@@ -114,11 +125,18 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Count it out, and tell the request that is being answered; uvicorn tells only the one that came last."""
+        if self._entry and self._all.lane:
+            self._leave_lane(self._all.lane, self._entry)
         if self._answered and not self._answered.response_complete:
             self._answered.disconnected = True
             self._answered.message_event.set()
         super().connection_lost(exc)
         self._all.count()
+
+    @property
+    def default_headers(self) -> list[tuple[bytes, bytes]]:
+        """Headers of every answer: the date."""
+        return self._all.default_headers
 
     def data_received(self, data: bytes) -> None:
         """Parse what arrived."""
@@ -140,7 +158,48 @@ class Connection(HttpToolsProtocol):
         self._in_head = False
         self._since = None
         self.scope["state"]["one_too_many"] = self.is_one_too_many
+        self._entry = self._enter_lane()
+        if self._entry:
+            self._entered = self.loop.time()
+        else:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of a body is here."""
+        if self._entry:
+            self._body += body
+        else:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """All of a request is here."""
+        if self._entry is None or self._all.lane is None:
+            super().on_message_complete()
+        elif ride := self._all.lane.take(self, self._entry, self._body):
+            self.cycle = ride  # type: ignore[assignment]  # it has what uvicorn asks of it
+            self._answered = ride
+            self._entry, self._body = None, b""
+        else:
+            self._leave_lane(self._all.lane, self._entry)
+            super().on_message_complete()
+
+    def _enter_lane(self) -> Entry | None:
+        """The request, when the lane takes it: not behind another one, nor when answers pile up."""
+        lane = self._all.lane
+        if lane is None or self.is_one_too_many or self.flow.write_paused or not self.parser.should_keep_alive():
+            return None
+        at_work = self.cycle is not None and not self.cycle.response_complete
+        is_plain = self.parser.get_method() == b"POST" and self.parser.get_http_version() == "1.1"
+        return lane.enter(self.url, self.headers) if is_plain and not at_work else None
+
+    def _leave_lane(self, lane: Lane, entry: Entry) -> None:
+        """Go the normal way, as far as the request has come; it was accepted at its head, whatever has begun since."""
+        body, self._entry, self._body = self._body, None, b""
+        self.scope["state"]["accepted"] = True
         super().on_headers_complete()
+        self.loop.call_soon(lane.leave, entry)  # when the task has begun, which counts itself
+        if body:
+            super().on_body(body)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answered = cycle
@@ -157,7 +216,9 @@ class Connection(HttpToolsProtocol):
         self._refuse(Problem("malformed_http", "send a request of HTTP/1.1, and one request at a time"))
 
     def inspect(self, now: float) -> None:
-        """Close it when the client has taken too long."""
+        """Close it when the client has taken too long; a body that does is waited for elsewhere than in the lane."""
+        if self._entry and self._all.lane and now - self._entered > LANE_SECONDS:
+            self._leave_lane(self._all.lane, self._entry)
         unsent = self.transport.get_write_buffer_size()
         if unsent > self._unsent:  # the answer has begun since the last look
             self._send_by = now + self._all.answer_seconds + unsent / ANSWER_BYTES_PER_SECOND

@@ -21,6 +21,7 @@ from isolatent_serve import at_once, inputs
 from isolatent_serve.inputs import Array, Inputs, Items
 from isolatent_serve.isolation import needs_process
 from isolatent_serve.parsing import Parsers
+from isolatent_serve.priority import give_way
 
 T = TypeVar("T")
 
@@ -49,7 +50,7 @@ class Decoder:
         self._limits = limits
         self._parsers = parsers
         self._threads = len(os.sched_getaffinity(0))
-        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="decode")
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="decode", initializer=give_way)
 
     def use(self, parsers: Parsers) -> None:
         """Give files to `parsers` from now on."""
@@ -63,6 +64,22 @@ class Decoder:
             return await loop.run_in_executor(self._pool, interruption.run, flag, function, *arguments)
         finally:
             flag.raised = True
+
+    def decode_at_once(self, encoded: Inputs, spec: InputSpec) -> Decoded | None:
+        """Decode here and now what takes a fraction of a millisecond; None when there is more to it.
+
+        Raises InputError for what is wrong with all inputs together.
+        """
+        if not encoded.are_few(spec):
+            return None
+        items = encoded.items(spec, self._limits)
+        if isinstance(items.values, np.ndarray):
+            return Decoded(items, items.values, {})
+        values = list(items.values)
+        if not at_once.are_few(values):
+            return None
+        values = _decode_all(values, spec, self._limits, lambda file: not at_once.is_quick(file, spec))
+        return _decoded(items, values, spec) if all(map(_is_outcome, values)) else None
 
     async def decode(self, encoded: Inputs, spec: InputSpec) -> Decoded:
         """Decode all inputs of a request. Raises InputError for what is wrong with all of them together.
@@ -80,9 +97,7 @@ class Decoder:
         if not all(map(_is_outcome, values)):
             await self._on_threads(values, spec)
             await self._in_processes(values, spec)
-        errors = {place: value for place, value in enumerate(values) if isinstance(value, InputError)}
-        arrays = [value for value in values if not isinstance(value, InputError)] if errors else values
-        return Decoded(items, inputs.stacked(arrays, spec), errors)
+        return _decoded(items, values, spec)
 
     async def _on_threads(self, values: list[Any], spec: InputSpec) -> None:
         """Decode, in their places, what may be decoded in this process; what is left are files, as bytes."""
@@ -105,6 +120,12 @@ class Decoder:
     def close(self) -> None:
         """Let the threads end."""
         self._pool.shutdown(cancel_futures=True)
+
+
+def _decoded(items: Items, values: list[Any], spec: InputSpec) -> Decoded:
+    errors = {place: value for place, value in enumerate(values) if isinstance(value, InputError)}
+    arrays = [value for value in values if not isinstance(value, InputError)] if errors else values
+    return Decoded(items, inputs.stacked(arrays, spec), errors)
 
 
 def _is_outcome(value: Any) -> bool:

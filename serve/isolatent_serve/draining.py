@@ -26,7 +26,8 @@ class RefuseWhileDraining:
             await self.app(scope, receive, send)
             return
         try:
-            self._service.require_open()
+            if not scope["state"].get("accepted"):  # told by connections.py, too
+                self._service.require_open()
             _require_place(scope)
         except Problem as problem:
             await render(problem, Request(scope))(scope, receive, send)

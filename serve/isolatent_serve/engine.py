@@ -12,10 +12,11 @@ import math
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Literal
 
 from isolatent_serve.admission import Admission
-from isolatent_serve.batching import Batch, Job, Queue
+from isolatent_serve.batching import Answer, Batch, Job, Queue
 from isolatent_serve.observing import Observer, Silence
 from isolatent_serve.outputs import Array, Compute, Tensors
 from isolatent_serve.problems import Problem
@@ -39,6 +40,15 @@ log = logging.getLogger("isolatent_serve")
 
 class EngineError(Exception):
     """The model cannot be run any more by this process."""
+
+
+def _put(future: asyncio.Future[Tensors], outcome: Tensors | Exception) -> None:
+    if future.done():
+        return
+    if isinstance(outcome, Exception):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
 
 
 def _log_failure(error: Exception) -> None:
@@ -125,29 +135,50 @@ class Engine:
         """
         return self._admission.expected()
 
+    def require_room(self) -> None:
+        """Raise Problem `queue_full` when the queue has no place for anything."""
+        self._admission.require_room()
+
     async def run(self, compute: Compute, items: Array) -> Tensors:
         """`compute` for items (N, ...), N >= 1: tensors (N, ...) in the same order.
 
-        Raises Problem `queue_full` at once when the items do not fit into the queue, `worker_lost` when the thread is
-        lost before they are done, and what `compute` raises. What a cancelled request still had to run is dropped.
+        Raises what `submit` raises and answers. What a cancelled request still had to run is dropped.
+        """
+        future: asyncio.Future[Tensors] = self._loop.create_future()
+        job = self.submit(compute, items, partial(_put, future))
+        try:
+            return await future
+        finally:
+            self.drop(job)
+
+    def submit(self, compute: Compute, items: Array, answer: Answer) -> Job:
+        """Let `compute` be run for items (N, ...), N >= 1, and `answer` be called with what comes of it, later.
+
+        It gets tensors (N, ...) in the same order, what `compute` raises, or Problem `worker_lost` when the thread is
+        lost before. Raises Problem `queue_full` at once when the items do not fit into the queue.
         """
         if self._worker is None or self._health != "ready":
             raise self._lost("is not there")
-        with self._admission.held(items):
-            self._running += 1
-            self._idle.clear()
-            try:
-                job = Job(compute, items, self._loop.create_future())
-                with self._lock:
-                    self._queue.add(job)
-                    was_idle, self._busy = not self._busy, True
-                if was_idle:
-                    self._worker.wake()
-                return await job.future
-            finally:
-                self._running -= 1
-                if not self._running:
-                    self._idle.set()
+        self._admission.take(items)
+        self._running += 1
+        self._idle.clear()
+        job = Job(compute, items, answer)
+        with self._lock:
+            self._queue.add(job)
+            was_idle, self._busy = not self._busy, True
+        if was_idle:
+            self._worker.wake()
+        return job
+
+    def drop(self, job: Job) -> None:
+        """Nobody waits for `job` any more, if it is not over: what it still had to run is not."""
+        if job.is_over:
+            return
+        job.is_over = True
+        self._admission.release(job.items)
+        self._running -= 1
+        if not self._running:
+            self._idle.set()
 
     async def drain(self) -> None:
         """Wait until nothing that was accepted is left to do."""
@@ -156,7 +187,9 @@ class Engine:
     async def close(self) -> None:
         """Wait for the run in progress, drop what is queued and let the thread end."""
         with self._lock:
-            self._queue.cancel()
+            queued = self._queue.clear()
+        for job in queued:
+            self._answer(job, self._lost("has ended"))
         for timer in self._timers.values():
             timer.cancel()
         worker, self._worker = self._worker, None
@@ -165,7 +198,7 @@ class Engine:
             await asyncio.to_thread(worker.join, _CLOSE_SECONDS)
             worker.abandon()
             for job in worker.jobs:  # of a thread that hangs, or died just now
-                job.fail(self._lost("has ended"))
+                self._answer(job, self._lost("has ended"))
         self._runtime = None  # its memory is free now, not when the garbage is collected
 
     def next(self, worker: Worker) -> Batch | None:
@@ -178,12 +211,14 @@ class Engine:
         return batch
 
     def ran(self, batch: Batch, seconds: float) -> None:
-        """Remember how a batch went. On the worker's thread."""
+        """Answer the requests of a batch that are over now, and remember how it went."""
         self._admission.observe(batch.size, seconds)
         self._observer.batch(self._name, batch.size, seconds)
-        for waited, took in batch.times():
-            self._observer.stage("queue", waited)
-            self._observer.stage("inference", took)
+        for job in batch.jobs:
+            if job.outcome is not None and not job.is_over:
+                self._answer(job, job.outcome)
+                self._observer.stage("queue", job.began - job.arrived)
+                self._observer.stage("inference", job.ended - job.began)
 
     def loaded(self, worker: Worker, runtime: Runtime) -> None:
         """The model is ready, for the first time or again."""
@@ -206,6 +241,12 @@ class Engine:
             return
         log.error("model %s: its thread died", self._name, exc_info=error)
         self._replace(worker, f"died ({type(error).__name__}: {error})")
+
+    def _answer(self, job: Job, outcome: Tensors | Exception) -> None:
+        if not job.is_over:
+            job.outcome = outcome  # nothing more is run for it
+            self.drop(job)
+            job.answer(outcome)
 
     def _begin(self) -> None:
         self._worker = Worker(self._name, self._load, self, delay=self._delay)
@@ -230,7 +271,7 @@ class Engine:
         if given_up:
             self._health = "failed"
         for job in jobs:
-            job.fail(self._lost(fate))
+            self._answer(job, self._lost(fate))
         if given_up:
             self._on_failure(EngineError(f"model {self._name}: its thread {fate}, again; restart the service"))
         else:

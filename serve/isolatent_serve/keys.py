@@ -118,6 +118,19 @@ class KeyFile:
                 self.reload()
         return find(self._keys, given)
 
+    def name(self, given: Sequence[str]) -> str:
+        """The name of the key in a request's `Authorization` headers. Raises Problem `missing_key`, `invalid_key`."""
+        scheme, _, key = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+        key = key.strip(" ")
+        if scheme.lower() != "bearer" or not key:
+            detail = "this service wants a key; send it once, as in Authorization: Bearer KEY"
+            raise Problem("missing_key", detail, headers={"WWW-Authenticate": "Bearer"})
+        name = self.find(key)
+        if name is None:
+            detail = "no such key; ask who runs this service for one"
+            raise Problem("invalid_key", detail, headers={"WWW-Authenticate": 'Bearer error="invalid_token"'})
+        return name
+
     def reload(self) -> None:
         """Read the file now. What is wrong with it is logged, and the keys stay as they were."""
         self._seen = self._state()
@@ -149,24 +162,11 @@ class RequireKey:
             await self.app(scope, receive, send)
             return
         try:
-            scope["state"]["key"] = self._name(Headers(scope=scope))
+            scope["state"]["key"] = self._keys.name(Headers(scope=scope).getlist("Authorization"))
         except Problem as problem:
             await render(problem, Request(scope))(scope, receive, send)
             return
         await self.app(scope, receive, send)
-
-    def _name(self, headers: Headers) -> str:
-        given = headers.getlist("Authorization")
-        scheme, _, key = given[0].partition(" ") if len(given) == 1 else ("", "", "")
-        key = key.strip(" ")
-        if scheme.lower() != "bearer" or not key:
-            detail = "this service wants a key; send it once, as in Authorization: Bearer KEY"
-            raise Problem("missing_key", detail, headers={"WWW-Authenticate": "Bearer"})
-        name = self._keys.find(key)
-        if name is None:
-            detail = "no such key; ask who runs this service for one"
-            raise Problem("invalid_key", detail, headers={"WWW-Authenticate": 'Bearer error="invalid_token"'})
-        return name
 
 
 def _parse_line(line: str, where: str) -> Key:

@@ -28,6 +28,7 @@ log = logging.getLogger("isolatent_serve")
 
 def configure(form: LogFormat | None = None, level: LogLevel = "info") -> None:
     """Send every message of this process to stderr; None: text on a terminal, else JSON."""
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # no line has these
     handler = logging.StreamHandler(sys.stderr)
     as_text = form == "text" or (form is None and sys.stderr.isatty())
     handler.setFormatter(TextFormatter() if as_text else JsonFormatter())

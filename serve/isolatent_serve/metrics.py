@@ -7,8 +7,9 @@ process is asked adds them up. It looks for that variable once, when it is impor
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +28,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.values import ValueClass
 
 from isolatent_serve.problems import PROBLEMS
+from isolatent_serve.tally import Tally
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -41,9 +43,10 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # a time of birth pe
 
 
 class Metrics:
-    """The numbers of one service. Every method may be called from any thread and takes about a microsecond.
+    """The numbers of one service. Every method is for the thread of the event loop and takes about a microsecond.
 
-    Labels come from closed sets (route templates, codes, names of served models), never from what clients send.
+    Requests, stages and batches count when `hand_over` is called. Labels come from closed sets (route templates, codes,
+    names of served models), never from what clients send.
     """
 
     def __init__(self) -> None:
@@ -102,15 +105,31 @@ class Metrics:
             ["model"],
             registry=registry,
         )
+        self._jobs = Gauge(
+            "isolatent_jobs",
+            "Batch jobs that are kept, by their state",
+            ["state"],
+            registry=registry,
+            multiprocess_mode="livemostrecent",
+        )
+        self._stored = Gauge(
+            "isolatent_uploaded_bytes",
+            "Bytes of all uploaded files",
+            registry=registry,
+            multiprocess_mode="livemostrecent",
+        )
+        self._job_items = Counter(
+            "isolatent_job_items", "Inputs that batch jobs are done with", ["result"], registry=registry
+        )
         if ValueClass._multiprocess:
             self._scraped = _of_all_processes()
         else:
             self._scraped = registry
             ProcessCollector(registry=registry)
         # Children are looked up here rather than with .labels(), which takes longer than all the rest.
-        self._requests: dict[tuple[str, str, int], Histogram] = {}
-        self._stages = {stage: stages.labels(stage) for stage in _STAGES}
-        self._batches: dict[str, tuple[Histogram, Histogram]] = {}
+        self._requests: dict[tuple[str, str, int], Tally] = {}
+        self._stages = {stage: Tally(stages.labels(stage)) for stage in _STAGES}
+        self._batches: dict[str, tuple[Tally, Tally]] = {}
         self._queues: dict[str, Gauge] = {}
         self._served: dict[str, Gauge] = {}
         for code in PROBLEMS:
@@ -121,7 +140,7 @@ class Metrics:
         key = (method, route, status)
         child = self._requests.get(key)
         if child is None:
-            child = self._requests[key] = self._request.labels(method, route, status)
+            child = self._requests[key] = Tally(self._request.labels(method, route, status))
         child.observe(seconds)
 
     def stage(self, stage: Stage, seconds: float) -> None:
@@ -132,7 +151,8 @@ class Metrics:
         """A batch that has run."""
         children = self._batches.get(model)
         if children is None:
-            children = self._batches[model] = (self._batch_items.labels(model), self._batch_seconds.labels(model))
+            items_and_seconds = self._batch_items.labels(model), self._batch_seconds.labels(model)
+            children = self._batches[model] = (Tally(items_and_seconds[0]), Tally(items_and_seconds[1]))
         children[0].observe(items)
         children[1].observe(seconds)
 
@@ -168,8 +188,25 @@ class Metrics:
         """The worker thread of `model` was replaced."""
         self._restarted.labels(model).inc()
 
+    def jobs(self, states: Mapping[str, int], stored: int) -> None:
+        """The number of batch jobs in each state, and the bytes of uploaded files, now."""
+        for state, number in states.items():
+            self._jobs.labels(state).set(number)
+        self._stored.set(stored)
+
+    def job_items(self, succeeded: int, failed: int) -> None:
+        """So many more inputs of batch jobs have succeeded, and failed."""
+        self._job_items.labels("succeeded").inc(max(0, succeeded))
+        self._job_items.labels("failed").inc(max(0, failed))
+
+    def hand_over(self) -> None:
+        """Let what was observed be seen, by scrapes of other processes too. To be called again and again."""
+        for tally in (*self._requests.values(), *self._stages.values(), *chain(*self._batches.values())):
+            tally.hand_over()
+
     def render(self) -> bytes:
         """The answer to a scrape: the numbers of all processes together."""
+        self.hand_over()
         return generate_latest(self._scraped)
 
 

@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 
 
 class Observer(Protocol):
-    """Hears of batches and requests, from any thread."""
+    """Hears of batches and requests, on the thread of the event loop."""
 
     def stage(self, stage: Literal["queue", "inference"], seconds: float, /) -> None:
         """The time that a request has spent waiting, or from its first batch to the end of its last."""

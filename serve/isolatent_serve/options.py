@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from starlette.requests import Request
+from starlette.datastructures import QueryParams
 
+from isolatent_export.manifest import Manifest
 from isolatent_serve.outputs import Output
 from isolatent_serve.problems import Problem
 
@@ -32,21 +33,22 @@ class Options:
 _NONE_GIVEN = Options()
 
 
-def read(request: Request, fields: Mapping[str, Any], output: Output) -> Options:
-    """Merge query parameters and the body's `fields`; null counts as not given.
+def read(query: bytes, fields: Mapping[str, Any], output: Output) -> Options:
+    """Merge the parameters in `query` and the body's `fields`; null counts as not given.
 
     Raises Problem: `unknown_field`, `unknown_encoding_format`, `invalid_option`.
     """
-    if not fields and not request.scope["query_string"]:
+    if not fields and not query:
         return _NONE_GIVEN
     known = COMMON | output.options
-    for name in request.query_params:
+    parameters = QueryParams(query)
+    for name in parameters:
         if name not in known:
             raise _unknown(f"query parameter {name[:80]!r}", known)
     for name in fields:
         if name not in known:
             raise _unknown(f"field {name[:80]!r}", known, pointer=_pointer(name))
-    given = {**request.query_params, **{name: value for name, value in fields.items() if value is not None}}
+    given = {**parameters, **{name: value for name, value in fields.items() if value is not None}}
     return Options(
         model=_text(given, "model"),
         encoding_format=_choice(given, "encoding_format", ("float", "base64"), "unknown_encoding_format"),
@@ -54,6 +56,13 @@ def read(request: Request, fields: Mapping[str, Any], output: Output) -> Options
         dimensions=_whole_number(given, "dimensions"),
         samples=_samples(given),
     )
+
+
+def require_dimensions(chosen: Options, manifest: Manifest) -> None:
+    """Raise Problem `invalid_option` when more or fewer numbers are asked for than the model's latents have."""
+    if chosen.dimensions not in (None, manifest.latent.size):
+        detail = f"dimensions: {manifest.name} has {manifest.latent.size}, and no other number; leave it out"
+        raise Problem("invalid_option", detail, errors=[("/dimensions", detail)])
 
 
 def _unknown(what: str, known: frozenset[str], pointer: str | None = None) -> Problem:

@@ -62,7 +62,7 @@ def main(megabytes: int, modalities: list[str]) -> None:
     """Be the template: import, then fork a worker for each socket that arrives on stdin, until it is closed."""
     for number in (signal.SIGINT, signal.SIGTERM):  # meant for the service, which closes stdin when it has finished
         signal.signal(number, signal.SIG_IGN)
-    _import_readers(modalities)
+    import_readers(modalities)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # workers that ended leave no zombies
     _silence(sys.stdout.fileno(), sys.stderr.fileno())
     gc.collect()
@@ -80,7 +80,7 @@ def main(megabytes: int, modalities: list[str]) -> None:
         os.close(received[0])
 
 
-def _import_readers(modalities: list[str]) -> None:
+def import_readers(modalities: list[str]) -> None:
     """Import what the first file would otherwise wait for, and pay for from its share of memory."""
     Image.init()
     if "point_cloud" in modalities:
@@ -149,7 +149,7 @@ def _parse(header: bytes, data: bytes) -> tuple[dict[str, Any], bytes]:
     try:
         return {}, np.ascontiguousarray(decode_item(data, spec, limits)).tobytes()
     except Exception as error:
-        if _is_shortage(error):
+        if is_shortage(error):
             return {"code": "parser_memory"}, b""
         if isinstance(error, InputError):
             return {"code": error.code, "detail": error.detail[:DETAIL_CHARACTERS]}, b""
@@ -165,7 +165,7 @@ def _read_request(header: bytes) -> tuple[InputSpec, Limits]:
     return input_spec(facts["spec"]), Limits(**facts["limits"])
 
 
-def _is_shortage(error: BaseException | None) -> bool:
+def is_shortage(error: BaseException | None) -> bool:
     """Whether the memory limit is behind an error, which readers may have taken for a fault of the file."""
     while error is not None:
         if isinstance(error, MemoryError):

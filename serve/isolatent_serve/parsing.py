@@ -134,11 +134,16 @@ class Parsers:
         raise Lost("no process that reads files can be started; try again, the log says why")
 
     def _failure(self, code: str, spec: InputSpec) -> InputError:
-        better = {"image": "a PNG", "point_cloud": "a binary PLY"}[spec.modality]
-        smaller = f"send a smaller file, or {better}"
-        match code:
-            case "parser_timeout":
-                return InputError(code, f"not read within {self._seconds:g} s; {smaller}")
-            case "parser_memory":
-                return InputError(code, f"reading it takes more than {self._megabytes} MiB; {smaller}")
-        return InputError("parser_crashed", f"the reader failed on this file; save it again, best as {better}")
+        return failure(code, spec.modality, self._seconds, self._megabytes)
+
+
+def failure(code: str, modality: str, seconds: float, megabytes: int) -> InputError:
+    """What to say of a file whose reader crashed, or took more than so much processor time or MiB."""
+    better = {"image": "a PNG", "point_cloud": "a binary PLY"}[modality]
+    smaller = f"send a smaller file, or {better}"
+    match code:
+        case "parser_timeout":
+            return InputError(code, f"not read within {seconds:g} s; {smaller}")
+        case "parser_memory":
+            return InputError(code, f"reading it takes more than {megabytes} MiB; {smaller}")
+    return InputError("parser_crashed", f"the reader failed on this file; save it again, best as {better}")

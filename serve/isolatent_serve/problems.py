@@ -7,9 +7,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
-from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -29,14 +26,21 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "urls_refused": (400, "Network addresses are not fetched"),
     "malformed_http": (400, "The request is not well-formed HTTP"),
     "bad_request": (400, "The request is not valid"),
+    "path_refused": (400, "The path is not one that jobs may read"),
     "missing_key": (401, "The request has no key"),
     "invalid_key": (401, "The key is not known"),
     "not_found": (404, "There is no such resource"),
     "model_not_found": (404, "There is no such model"),
+    "file_not_found": (404, "There is no such file"),
+    "job_not_found": (404, "There is no such job"),
+    "part_not_found": (404, "There is no such part of the results"),
     "method_not_allowed": (405, "The method is not allowed here"),
     "not_acceptable": (406, "No acceptable answer format"),
     "head_timeout": (408, "The head of the request did not arrive in time"),
     "body_timeout": (408, "The body did not arrive in time"),
+    "idempotency_conflict": (409, "The idempotency key belongs to another request"),
+    "file_in_use": (409, "A job needs the file"),
+    "job_not_over": (409, "The job is not over"),
     "request_too_large": (413, "The request body is too large"),
     "too_many_bytes": (413, "An input has too many bytes"),
     "too_many_pixels": (413, "An input has too many pixels"),
@@ -44,6 +48,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "too_many_items": (413, "The request has too many inputs"),
     "too_much_memory": (413, "The request takes too much memory"),
     "unsupported_media_type": (415, "The body has a type this service does not read"),
+    "range_not_satisfiable": (416, "The range is not part of the file"),
     "undecodable": (422, "An input cannot be decoded"),
     "wrong_shape": (422, "An input has the wrong shape"),
     "wrong_dtype": (422, "An input has the wrong number type"),
@@ -58,11 +63,13 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "queue_full": (429, "The service has as much to do as it accepts"),
     "head_too_large": (431, "The head of the request is too large"),
     "internal": (500, "The service failed"),
+    "jobs_off": (501, "The service does no jobs"),
     "not_ready": (503, "The service is starting"),
     "worker_lost": (503, "The thread that runs the model was lost"),
     "too_many_connections": (503, "The service has as many connections as it accepts"),
     "draining": (503, "The service is ending"),
     "deadline": (504, "The deadline passed"),
+    "storage_full": (507, "There is no room for the file"),
 }
 """Stable code -> HTTP status and title."""
 
@@ -77,7 +84,6 @@ LISTED_ERRORS = 20
 _OPENAI_PATHS = re.compile(r"/v1/(embeddings|models)(/|$)")
 PROTOCOL_PATHS = re.compile(r"/v2(/|$)")
 """Those of the Open Inference Protocol, whose errors are {"error": ...} and no more."""
-_BY_STATUS = {404: "not_found", 405: "method_not_allowed", 406: "not_acceptable", 415: "unsupported_media_type"}
 
 
 class Problem(Exception):  # noqa: N818 - RFC 9457 calls it that
@@ -110,7 +116,8 @@ def at(pointer: str, error: InputError) -> Problem:
 def render(problem: Problem, request: Request) -> Response:
     """The response that carries `problem`; on OpenAI's paths with the member their clients read."""
     request.state.code = problem.code  # for the log and the metrics
-    if PROTOCOL_PATHS.match(request.url.path):
+    path = request.scope["path"]
+    if PROTOCOL_PATHS.match(path):
         error = orjson.dumps({"error": problem.detail})
         return Response(error, problem.status, problem.headers, "application/json")
     body: dict[str, Any] = {
@@ -124,42 +131,12 @@ def render(problem: Problem, request: Request) -> Response:
     if problem.errors:
         listed = problem.errors[:LISTED_ERRORS]
         body["errors"] = [{"pointer": pointer, "detail": detail} for pointer, detail in listed]
-    if _OPENAI_PATHS.match(request.url.path):
+    if _OPENAI_PATHS.match(path):
         body["error"] = _openai(problem)
     return Response(orjson.dumps(body), problem.status, problem.headers, MEDIA_TYPE)
-
-
-def install(app: FastAPI) -> None:
-    """Answer every error of `app` with a problem, those of the framework included."""
-    app.add_exception_handler(Problem, _on_problem)
-    app.add_exception_handler(HTTPException, _on_http_exception)
-    app.add_exception_handler(RequestValidationError, _on_validation_error)
 
 
 def _openai(problem: Problem) -> dict[str, str | None]:
     kind = "invalid_request_error" if problem.status < 500 else "server_error"
     param = problem.errors[0][0].removeprefix("/").split("/")[0] if problem.errors else None
     return {"message": problem.detail, "type": kind, "param": param, "code": problem.code}
-
-
-async def _on_problem(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Problem)
-    return render(error, request)
-
-
-async def _on_http_exception(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    code = _BY_STATUS.get(error.status_code, "bad_request" if error.status_code < 500 else "internal")
-    where = f"{request.method} {request.url.path}"
-    detail = {
-        "not_found": f"{where}: no such address; /openapi.json lists them all",
-        "method_not_allowed": f"{where}: use {(error.headers or {}).get('Allow', 'another method')}",
-    }.get(code, f"{where}: {error.detail}; see /openapi.json")
-    return render(Problem(code, detail, headers=error.headers), request)
-
-
-async def _on_validation_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return render(Problem("bad_request", f"{where}: {first['msg']}; see /openapi.json"), request)

@@ -32,7 +32,7 @@ def collect(decoded: Decoded, computed: Tensors, shapes: Shapes) -> Result:
     for name, rows in computed.items():
         tensors[name][places] = rows
         tensors[name][overflown] = np.nan
-    return Result(tensors, decoded.errors | dict.fromkeys(overflown, _NON_FINITE), decoded.count)
+    return Result(tensors, decoded.errors | dict.fromkeys(overflown, NON_FINITE), decoded.count)
 
 
 def require_all(decoded: Decoded, errors: dict[int, InputError]) -> None:
@@ -58,7 +58,7 @@ def require_answerable(count: int, shapes: Shapes, limit: int) -> None:
         raise Problem("too_much_memory", detail, errors=[("/input", detail)])
 
 
-_NON_FINITE = InputError(
+NON_FINITE = InputError(
     "non_finite_output", "the model's answer overflows float32; the input is far from what the model was trained on"
 )
 

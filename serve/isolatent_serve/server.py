@@ -25,6 +25,7 @@ from isolatent_serve import logs
 from isolatent_serve.accepting import Acceptor
 from isolatent_serve.app import create_app
 from isolatent_serve.connections import Connection, Connections
+from isolatent_serve.lane import Lane
 from isolatent_serve.listening import refuse_newcomers
 from isolatent_serve.peers import Peers, State
 from isolatent_serve.service import Service
@@ -65,7 +66,8 @@ class Server(uvicorn.Server):
         super().__init__(_uvicorn_config(app, settings))
         self._service: Service = app.state.service
         self._service.peers = self._peers = peers or Peers()
-        self._connections = Connections(settings, self._peers, self._service.metrics.rejected)
+        self._lane: Lane | None = app.state.lane
+        self._connections = Connections(settings, self._peers, self._service.metrics.rejected, self._lane)
         self.server_state = self._connections
         self._patience = settings.patience
         self._end: float | None = None
@@ -121,7 +123,9 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Whether to stop listening; uvicorn asks ten times a second."""
         self._tell_peers()
-        self._service.count_queues()
+        self._service.tell_metrics()
+        if self._lane:
+            self._lane.inspect()
         if counter % 5 == 0:
             self._connections.inspect()
         over = await super().on_tick(counter) or (self._end is not None and self._is_over(self._end))

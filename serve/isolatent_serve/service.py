@@ -7,12 +7,14 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 
 from isolatent_export import Bundle, BundleError
 from isolatent_serve.decoding import Decoder
 from isolatent_serve.engine import OnFailure
+from isolatent_serve.holding import Holding
 from isolatent_serve.keys import KeyFile
 from isolatent_serve.metrics import Metrics
 from isolatent_serve.parsing import Parsers
@@ -22,6 +24,9 @@ from isolatent_serve.registry import RETRY_SECONDS, Model, Registry, not_ready
 from isolatent_serve.repository import Repository
 from isolatent_serve.rollout import Rollout
 from isolatent_serve.settings import Settings
+
+if TYPE_CHECKING:
+    from isolatent_serve.jobs.desk import Desk
 
 log = logging.getLogger("isolatent_serve")
 
@@ -34,12 +39,14 @@ class Service:
         self.settings = settings
         self.peers = Peers()
         self.metrics = Metrics()
+        self.holding = Holding(settings.body_bytes)
         self.keys = KeyFile(settings.keys) if settings.keys else None
         self.models = Registry(bundles, settings, self.metrics, self._fail)
         self._modalities: set[str] = {model.manifest.modality for model in self.models}
         self.parsers = self._new_parsers()
         self.decoder = Decoder(settings.limits.inputs, self.parsers)
         self._rollout = self._follow(settings.models) if settings.models else None
+        self.jobs = self._open_jobs(settings)
         self._on_failure = on_failure
         self._failure: Exception | None = None
         self._draining = False
@@ -56,13 +63,18 @@ class Service:
         """
         self._loop = asyncio.get_running_loop()
         background = asyncio.create_task(self._run())
+        if self.jobs:
+            self.jobs.start()
         try:
             yield
         finally:
             self._loop = None
+            self.metrics.hand_over()
             background.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await background
+            if self.jobs:
+                await self.jobs.close()
             await asyncio.gather(*self._ending, *(model.engine.close() for model in self.models))
             self.decoder.close()
             await self.parsers.close()
@@ -80,6 +92,8 @@ class Service:
     def drain(self) -> None:
         """Accept no new work from now on. Safe in a signal handler."""
         self._draining = True
+        if self.jobs:
+            self.jobs.drain()
 
     @property
     def drained(self) -> bool:
@@ -89,13 +103,22 @@ class Service:
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
         """Accepted work: until the block ends, the service is not drained and no model found in it is closed."""
-        done = asyncio.get_running_loop().create_future()
-        self._work.add(done)
+        work = self.begin_work()
         try:
             yield
         finally:
-            self._work.remove(done)
-            done.set_result(None)
+            self.end_work(work)
+
+    def begin_work(self) -> asyncio.Future[None]:
+        """Accept work, as `working`, until `end_work` is called with what this returns."""
+        work: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._work.add(work)
+        return work
+
+    def end_work(self, work: asyncio.Future[None]) -> None:
+        """The work is done."""
+        self._work.remove(work)
+        work.set_result(None)
 
     def require_open(self) -> None:
         """Raise Problem `draining` once the service is about to end."""
@@ -171,10 +194,18 @@ class Service:
                 served = [f"{model.manifest.name} {model.manifest.version}" for model in self.models]
                 log.info("read again: %s; serving %s", self.settings.models, ", ".join(served) or "nothing")
 
-    def count_queues(self) -> None:
-        """Tell the metrics what waits for each model. To be called again and again, and before they are read."""
+    def tell_metrics(self) -> None:
+        """Bring the metrics up to date. To be called again and again, and before they are read."""
+        self.metrics.hand_over()
         for model in self.models:
             self.metrics.queue(model.manifest.name, model.engine.waiting)
+
+    def _open_jobs(self, settings: Settings) -> Desk | None:
+        if settings.jobs is None:
+            return None
+        from isolatent_serve.jobs.desk import Desk  # an extra, and only this needs it
+
+        return Desk(settings.jobs, settings.limits, self.metrics)
 
     def _fail(self, error: Exception) -> None:
         """Serve no more: a model cannot be."""

@@ -57,6 +57,35 @@ class RequestLimits(_Closed):
         )
 
 
+class JobSettings(_Closed):
+    """Batch jobs: where they live, and how much of the machine and of the disk they may take."""
+
+    directory: Path
+    """Uploaded files, jobs and their results; on a local disk."""
+    inputs: tuple[Path, ...] = ()
+    """Directories below which inputs may lie that a job names by their path; none: uploaded files only."""
+    processes: int = Field(default=0, ge=0)
+    """Processes of the one job that runs, at the lowest priority; 0: half of the cores this process may use."""
+    device: Device = "cpu"
+    """Where jobs run: on a GPU they would have no lower priority than requests."""
+    shard_items: int = Field(default=1024, ge=1, le=1_000_000)
+    """Inputs per part of the results: what an interruption costs at most."""
+    upload_bytes: int = Field(default=4 * 2**30, ge=1)
+    """Bytes of one uploaded file."""
+    stored_bytes: int = Field(default=64 * 2**30, ge=1)
+    """Bytes of all uploaded files together."""
+    free_bytes: int = Field(default=2**30, ge=0)
+    """Bytes that uploads leave free on the disk."""
+    upload_seconds: float = Field(default=3600.0, gt=0)
+    """Time for one upload, which besides must not stand still for longer than a body may take."""
+    uploads: int = Field(default=8, ge=1)
+    """Uploads at a time in one process."""
+    pending: int = Field(default=100, ge=1)
+    """Jobs of one key that are not over."""
+    retention_days: float = Field(default=7.0, gt=0)
+    """Time from the end of a job, or the upload of a file, until it is deleted."""
+
+
 class Settings(_Closed):
     """One service: which bundles it serves, where, and on what."""
 
@@ -102,6 +131,8 @@ class Settings(_Closed):
     drain_seconds: float | None = Field(default=None, gt=0)
     """Time for accepted requests at the end; None: as long as a body and a deadline may take."""
     limits: RequestLimits = RequestLimits()
+    jobs: JobSettings | None = None
+    """Batch jobs; None: the service does none."""
 
     @property
     def patience(self) -> float:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from isolatent_serve.batching import Batch, Job
 from isolatent_serve.outputs import Array, Graphs
+from isolatent_serve.priority import give_way
 
 
 class Runtime(Graphs, Protocol):
@@ -42,7 +43,7 @@ class Keeper(Protocol):
         """What to run now; None when there is nothing until `wake` is called."""
 
     def ran(self, batch: Batch, seconds: float, /) -> None:
-        """A batch is done. Called on the thread, before its requests are answered."""
+        """A batch is done."""
 
     def loaded(self, worker: Worker, runtime: Runtime, /) -> None:
         """The graphs are there."""
@@ -102,6 +103,7 @@ class Worker:
 
     def _live(self) -> None:
         try:
+            give_way()  # the threads of the runtime, too
             runtime = self._load()
             self._tell(self._keeper.loaded, self, runtime)
             graphs = _Watched(runtime, self._beat)
@@ -121,9 +123,9 @@ class Worker:
         self._beat()
         if not well:
             runtime.prove()
-        self._keeper.ran(batch, time.perf_counter() - began)
         self.proven = True
-        self._post(batch.settle)  # before it is out of this thread's hands: somebody answers in any case
+        # Before it is out of this thread's hands: somebody answers in any case.
+        self._post(self._keeper.ran, batch, time.perf_counter() - began)
         self._batch = None
 
     def _beat(self) -> None:

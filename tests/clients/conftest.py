@@ -54,8 +54,14 @@ def mixed_url(bundle_path: Path, cloud_bundle_path: Path) -> Iterator[str]:
     yield from _serve(bundle_path, cloud_bundle_path)
 
 
-def _serve(*bundles: Path) -> Iterator[str]:
-    command = [sys.executable, "-m", "isolatent", "serve", *map(str, bundles), "--port", "0", "--device", "cpu"]
+@pytest.fixture(scope="session")
+def jobs_url(bundle_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A service with the model `tiny` that does batch jobs."""
+    yield from _serve(bundle_path, "--jobs", tmp_path_factory.mktemp("jobs"), "--job-processes", "1")
+
+
+def _serve(*arguments: Path | str) -> Iterator[str]:
+    command = [sys.executable, "-m", "isolatent", "serve", *map(str, arguments), "--port", "0", "--device", "cpu"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         lines: list[str] = []
         threading.Thread(target=lambda: lines.extend(process.stdout or ()), daemon=True).start()

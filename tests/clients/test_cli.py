@@ -145,8 +145,6 @@ def test_reconstruct_writes_a_png(two_models_url: str, tmp_path: Path, pngs: lis
         (["posterior", "{dir}"], "is a directory; name its files, such as '{dir}/*.png'"),
         (["posterior", "{dir}/0.png", "--model", "huge"], "404 model_not_found"),
         (["posterior", "{dir}/0.png", "--url", "nowhere"], "is no address; write it as http://"),
-        (["embed", "{dir}/0.png", "--out", "{dir}/a.parquet"], "must end in .npy or .npz"),
-        (["embed", "{dir}/0.png", "--out", "{dir}/no/a.npy"], "make the folder {dir}/no first"),
         (["reconstruct", "{dir}/0.png", "--out", "{dir}/a.jpg"], "must end in .png or .ply or .npy"),
         (["models", "--api-key", "two words"], "the API key holds spaces"),
     ],

@@ -22,8 +22,9 @@ def blocks(language: str, page: Path) -> list[str]:
 
 
 @pytest.fixture
-def folder(pngs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A working folder with digit.png, images/ and chair.off, as the examples assume."""
+def folder(pngs: list[Path], bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working folder with digit.png, images/, chair.off and bundle/, as the examples assume."""
+    (tmp_path / "bundle").symlink_to(bundle_path)
     (tmp_path / "images").mkdir()
     pngs[0].rename(tmp_path / "digit.png")
     for path in pngs[1:4]:
@@ -34,16 +35,16 @@ def folder(pngs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks("python", page)], ids=lambda page: page.stem)
-def test_the_python_examples_run(page: Path, service_url: str, cloud_url: str) -> None:
+def test_the_python_examples_run(page: Path, jobs_url: str, cloud_url: str) -> None:
     names: dict[str, object] = {}
     for block in blocks("python", page):
-        here = block.replace("http://127.0.0.1:8000", service_url).replace("http://127.0.0.1:8001", cloud_url)
+        here = block.replace("http://127.0.0.1:8000", jobs_url).replace("http://127.0.0.1:8001", cloud_url)
         exec(compile(here, str(page), "exec"), names)
 
 
 @pytest.mark.usefixtures("folder")
-def test_the_commands_run(service_url: str, cloud_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ISOLATENT_BASE_URL", service_url)
+def test_the_commands_run(jobs_url: str, cloud_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ISOLATENT_BASE_URL", jobs_url)
     (commands,) = blocks("sh", DOCS / "sdk" / "commands.md")
     for line in commands.replace("http://127.0.0.1:8001", cloud_url).splitlines():
         assert main(shlex.split(line)[1:]) == 0, line

@@ -15,6 +15,7 @@ from isolatent import (
     InputError,
     IsolatentError,
     ItemError,
+    JobError,
     _errors,
 )
 from isolatent._errors import status_error
@@ -30,6 +31,10 @@ def make(kind: type[IsolatentError]) -> IsolatentError:
         return kind("no", status=422, url="http://x", problem=problem, errors=errors, retry_after=1.5, **about)
     if issubclass(kind, APIConnectionError | APIResponseError):
         return kind("no", url="http://x", inputs=("c.png",), indices=(3,), request_id="r")
+    if issubclass(kind, JobError):
+        counts = {"succeeded": 3, "failed": 1, "total": 9}
+        about = {"inputs": ("c.png",), "indices": (3,), "request_id": "r"}
+        return kind("no", job_id="job-1", state="running", code="input_refused", **counts, **about)
     return kind("no", inputs=("c.png",), indices=(3,), request_id="r")
 
 

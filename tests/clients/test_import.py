@@ -17,7 +17,11 @@ HEAVY = (
     "pydantic",
     "safetensors",
     "onnxruntime",
+    "pyarrow",
+    "fsspec",
+    "ray",
     "isolatent_export",
+    "isolatent_serve",
 )
 
 

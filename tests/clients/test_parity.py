@@ -1,4 +1,4 @@
-"""AsyncClient has the methods of Client: same names, signatures and words, awaited."""
+"""AsyncClient has the methods of Client, and so have its jobs and files: same names, signatures and words, awaited."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
-from isolatent import AsyncClient, Client
+from isolatent import AsyncClient, AsyncJob, Client, Job
+from isolatent._files import AsyncFiles, Files
+from isolatent._jobs import Jobs
+from isolatent._jobs_async import AsyncJobs
 
 TWINS = {"__enter__": "__aenter__", "__exit__": "__aexit__"}
 METHODS = [
@@ -29,7 +32,7 @@ def shape(function: Any) -> list[tuple[str, Any, Any, str]]:
 
 
 def plain(annotation: object) -> str:
-    return re.sub(r" \| AsyncIterable\[Input\]|\bAsync(?=Iterator|Client)", "", str(annotation))
+    return re.sub(r" \| AsyncIterable\[Input\]|\bAsync(?=Iterator|Client|Job|Files|Driver)", "", str(annotation))
 
 
 def test_both_offer_the_same() -> None:
@@ -55,3 +58,25 @@ def test_overloads_agree(name: str) -> None:
     ones, others = (typing.get_overloads(getattr(kind, name)) for kind in (Client, AsyncClient))
     assert len(ones) == 2
     assert [shape(each) for each in ones] == [shape(each) for each in others]
+
+
+PAIRS = [(Jobs, AsyncJobs), (Job, AsyncJob), (Files, AsyncFiles)]
+OF_PAIRS = [
+    (one, other, name) for one, other in PAIRS for name, value in vars(one).items() if inspect.isfunction(value)
+]
+
+
+@pytest.mark.parametrize(("one", "other"), PAIRS)
+def test_jobs_and_files_offer_the_same(one: type, other: type) -> None:
+    assert public(one) == public(other)
+    assert Client.jobs.__doc__ == AsyncClient.jobs.__doc__
+    assert Client.files.__doc__ == AsyncClient.files.__doc__
+
+
+@pytest.mark.parametrize(("one", "other", "name"), OF_PAIRS)
+def test_methods_of_jobs_and_files_agree(one: type, other: type, name: str) -> None:
+    mine, its = getattr(one, name), getattr(other, name)
+    assert shape(mine) == shape(its)
+    assert mine.__doc__ == its.__doc__
+    is_awaited = inspect.iscoroutinefunction(its) or inspect.isasyncgenfunction(its)
+    assert is_awaited is (name != "__init__")

@@ -9,7 +9,23 @@ from typing import assert_type
 import numpy as np
 from numpy.typing import NDArray
 
-from isolatent import APIStatusError, AsyncClient, Client, IsolatentError, Model, Posterior, RateLimitError
+from isolatent import (
+    APIStatusError,
+    AsyncClient,
+    AsyncJob,
+    Client,
+    IsolatentError,
+    Job,
+    JobCancelled,
+    JobFailed,
+    JobItemError,
+    JobRow,
+    JobTimeout,
+    Model,
+    Posterior,
+    RateLimitError,
+    StoredFile,
+)
 
 
 def pictures() -> Iterator[Path]:
@@ -50,6 +66,42 @@ def synchronous() -> None:
             assert_type(error.retry_after, float | None)
         except APIStatusError as error:
             print(error.status, error.code, error.errors)
+
+
+def jobs(client: Client) -> None:
+    job = client.jobs.create("images/", outputs=("embedding", "consistency"), metadata={"for": "tests"})
+    assert_type(job, Job)
+    assert_type(client.jobs.create({"path": "images/*.png"}, "digits", format="jsonl").state == "queued", bool)
+    try:
+        assert_type(job.wait(60, progress=report), Job)
+    except (JobFailed, JobCancelled) as error:
+        print(error.job_id, error.code)
+    except JobTimeout as error:
+        assert_type(error.total, int | None)
+        job.cancel()
+    for row in job.results(partial=True):
+        assert_type(row, JobRow)
+        assert_type(row.posterior.mean, NDArray[np.float32])
+        assert_type(row.embedding, NDArray[np.float32] | None)
+    for bad in job.errors():
+        assert_type(bad, JobItemError)
+    assert_type(job.download("results", progress=True), list[Path])
+    print(job.table().num_rows, job.counts.failed)
+    for each in client.jobs.list(state="running"):
+        assert_type(each.refresh(), Job)
+    file = assert_type(client.files.upload(Path("images.zip")), StoredFile)
+    assert_type(client.jobs.create(file).counts.total, int | None)
+    client.files.delete(file.id)
+
+
+async def async_jobs(client: AsyncClient) -> None:
+    job = assert_type(await client.jobs.create(Path("images.tar"), outputs=["reconstruction_error"]), AsyncJob)
+    assert_type(await job.wait(timeout=None), AsyncJob)
+    async for row in job.results():
+        assert_type(row, JobRow)
+    async for each in client.jobs.list():
+        assert_type(each, AsyncJob)
+    assert_type(await job.download(Path("results")), list[Path])
 
 
 async def sources() -> AsyncIterator[bytes]:

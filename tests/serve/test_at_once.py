@@ -40,7 +40,7 @@ def test_small_pictures_and_arrays_are_decoded_at_once() -> None:
     "file",
     [
         picture(2000),  # 500 bytes that are 4 million pixels
-        picture(28) + bytes(20_000),
+        picture(28) + bytes(40_000),
         picture(28, pnginfo=texts(Comment="x" * 100_000)),  # 100 bytes that are 100 kB of text
         picture(28, icc_profile=bytes(100_000)),
         picture(28, "JPEG"),  # has any number of passes

@@ -24,6 +24,10 @@ from isolatent._errors import (
     InternalServerError,
     IsolatentError,
     ItemError,
+    JobCancelled,
+    JobError,
+    JobFailed,
+    JobTimeout,
     MethodNotAllowedError,
     NotAcceptableError,
     NotFoundError,
@@ -36,7 +40,9 @@ from isolatent._errors import (
     UnsupportedError,
     UnsupportedMediaTypeError,
 )
-from isolatent.types import Model, Posterior
+from isolatent._jobs import Job
+from isolatent._jobs_async import AsyncJob
+from isolatent.types import JobItemError, JobRow, Model, Posterior, StoredFile
 
 __all__ = [
     "APIConnectionError",
@@ -44,6 +50,7 @@ __all__ = [
     "APIStatusError",
     "APITimeoutError",
     "AsyncClient",
+    "AsyncJob",
     "AuthenticationError",
     "BadGatewayError",
     "BadRequestError",
@@ -54,6 +61,13 @@ __all__ = [
     "InternalServerError",
     "IsolatentError",
     "ItemError",
+    "Job",
+    "JobCancelled",
+    "JobError",
+    "JobFailed",
+    "JobItemError",
+    "JobRow",
+    "JobTimeout",
     "MethodNotAllowedError",
     "Model",
     "NotAcceptableError",
@@ -64,6 +78,7 @@ __all__ = [
     "RequestTimeoutError",
     "RequestTooLargeError",
     "ServiceUnavailableError",
+    "StoredFile",
     "UnprocessableInputError",
     "UnsupportedError",
     "UnsupportedMediaTypeError",

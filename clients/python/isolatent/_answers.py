@@ -71,7 +71,7 @@ def posteriors(answer: Answer, call: Call) -> list[Posterior]:
     tensors, metadata = _tensors(answer, call, {"mean": (2,), "variance": (2,), "kl": (1,)})
     mean, variance, kl = tensors["mean"], tensors["variance"], tensors["kl"]
     if mean.shape != variance.shape:
-        raise _unexpected(answer, call, f"mean {mean.shape} and variance {variance.shape} differ in shape")
+        raise unexpected(answer, call, f"mean {mean.shape} and variance {variance.shape} differ in shape")
     of = metadata.get("model", ""), metadata.get("version", "")
     return [Posterior(mean[row], variance[row], float(kl[row]), *of) for row in range(len(mean))]
 
@@ -90,6 +90,11 @@ def reconstructions(answer: Answer, call: Call) -> NDArray[np.float32]:
     return np.array(tensors["reconstruction"])
 
 
+def reconstruction_errors(answer: Answer, call: Call) -> NDArray[np.float32]:
+    """The reconstruction errors (N,) in the order of the inputs. Raises APIResponseError."""
+    return np.array(_tensors(answer, call, {"error": (1,)})[0]["error"])
+
+
 def decodings(answer: Answer, call: Call) -> NDArray[np.float32]:
     """The decodings in the order of the latents: pixels (N, H, W, C) or points (N, P', 3). Raises APIResponseError."""
     return np.array(_tensors(answer, call, {"decoding": (4, 3)})[0]["decoding"])
@@ -105,21 +110,21 @@ def file(answer: Answer, call: Call) -> list[bytes]:
     """The content of the one file, of the type that was asked for. Raises APIResponseError."""
     _expect_type(answer, call, call.accept)
     if not answer.content.startswith(_SIGNATURES[call.accept]):
-        raise _unexpected(answer, call, f"the content is no file of {call.accept}")
+        raise unexpected(answer, call, f"the content is no file of {call.accept}")
     return [answer.content]
 
 
 def models(answer: Answer, call: Call) -> list[Model]:
     """All models. Raises APIResponseError."""
-    data = _json(answer, call).get("data")
+    data = json_object(answer, call).get("data")
     if not isinstance(data, list):
-        raise _unexpected(answer, call, "the list of models is missing")
+        raise unexpected(answer, call, "the list of models is missing")
     return [_model(facts, answer, call) for facts in data]
 
 
 def model(answer: Answer, call: Call) -> Model:
     """One model. Raises APIResponseError."""
-    return _model(_json(answer, call), answer, call)
+    return _model(json_object(answer, call), answer, call)
 
 
 def refusal(answer: Answer, call: Call) -> APIStatusError:
@@ -156,7 +161,7 @@ def refused_items(answer: Answer, call: Call) -> dict[int, IsolatentError]:
                 error, item.name, str(entry["code"]), answer.url, answer.request_id or answer.asked_as
             )
     except (ValueError, TypeError, KeyError, IndexError) as error:
-        raise _unexpected(answer, call, f"the errors of single inputs cannot be read ({error!r})") from None
+        raise unexpected(answer, call, f"the errors of single inputs cannot be read ({error!r})") from None
     return refused
 
 
@@ -214,29 +219,30 @@ def _tensors(answer: Answer, call: Call, axes: Axes) -> tuple[_safetensors.Tenso
     try:
         tensors, metadata = _safetensors.parse(answer.content)
     except ValueError as error:
-        raise _unexpected(answer, call, f"the tensors cannot be read ({error})") from None
+        raise unexpected(answer, call, f"the tensors cannot be read ({error})") from None
     for name, counts in axes.items():
         if name not in tensors:
-            raise _unexpected(answer, call, f"the tensor {name!r} is missing")
+            raise unexpected(answer, call, f"the tensor {name!r} is missing")
         shape = tensors[name].shape
         if len(shape) not in counts or shape[0] != len(call.items):
             expected = f"{len(call.items)} rows and {' or '.join(map(str, counts))} axes"
-            raise _unexpected(answer, call, f"{name} {shape}, expected {expected}")
+            raise unexpected(answer, call, f"{name} {shape}, expected {expected}")
     return tensors, metadata
 
 
 def _expect_type(answer: Answer, call: Call, media_type: str) -> None:
     if answer.media_type != media_type:
-        raise _unexpected(answer, call, f"the content is {answer.media_type or 'of no type'}, expected {media_type}")
+        raise unexpected(answer, call, f"the content is {answer.media_type or 'of no type'}, expected {media_type}")
 
 
-def _json(answer: Answer, call: Call) -> dict[str, Any]:
+def json_object(answer: Answer, call: Call) -> dict[str, Any]:
+    """The object that a body of JSON is. Raises APIResponseError."""
     try:
         value = json.loads(answer.content)
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise _unexpected(answer, call, "the content is no JSON object")
+        raise unexpected(answer, call, "the content is no JSON object")
     return value
 
 
@@ -244,10 +250,11 @@ def _model(facts: object, answer: Answer, call: Call) -> Model:
     try:
         return Model.from_facts(facts)  # type: ignore[arg-type]
     except (KeyError, TypeError) as error:
-        raise _unexpected(answer, call, f"the facts about a model are incomplete ({error})") from None
+        raise unexpected(answer, call, f"the facts about a model are incomplete ({error})") from None
 
 
-def _unexpected(answer: Answer, call: Call, what: str) -> APIResponseError:
+def unexpected(answer: Answer, call: Call, what: str) -> APIResponseError:
+    """The error for an answer that is not what the service promises."""
     message = f"{answer.url}{_sent(call)}: {what}; is this the address of an isolatent service of this version?"
     return APIResponseError(message, url=answer.url, **_about(call, answer))
 

@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx2
 
@@ -20,6 +20,7 @@ from isolatent._backends import Dialect
 from isolatent._chunks import Chunk, Gathering, Work
 from isolatent._errors import IsolatentError
 from isolatent._exchange import Exchange
+from isolatent._files_transfer import Transfer
 from isolatent._options import LIMITS, Options, tls
 from isolatent._progress import Progress
 from isolatent._wire import Call
@@ -40,11 +41,19 @@ class AsyncDriver:
         self._pools: dict[asyncio.AbstractEventLoop, list[_Pool]] = {}
         self._closed = False
 
-    async def send(self, call: Call, max_retries: int | None = None) -> Answer:
-        """The service's yes to `call`, after as many attempts as it takes and time allows. Raises IsolatentError."""
+    @property
+    def timeout(self) -> float:
+        """Seconds for one request, all its attempts together."""
+        return self._options.timeout
+
+    async def send(self, call: Call, max_retries: int | None = None, transfer: Transfer | None = None) -> Answer:
+        """The service's yes to `call`, after as many attempts as it takes and time allows. Raises IsolatentError.
+
+        `transfer` is for bodies that go between the service and a file.
+        """
         exchange = Exchange(call, self._dialect, self._options, max_retries)
         while True:
-            outcome = await self._attempt(exchange)
+            outcome = await (self._transfer(exchange, transfer) if transfer else self._attempt(exchange))
             if isinstance(outcome, Answer):
                 return outcome
             await asyncio.sleep(exchange.wait_after(outcome))
@@ -120,6 +129,21 @@ class AsyncDriver:
             return exchange.broken(error)
         return exchange.answered(response.status_code, response.headers, response.content)
 
+    async def _transfer(self, exchange: Exchange, transfer: Transfer) -> Answer | IsolatentError:
+        """One attempt whose body goes from or to a file. No step of it takes longer than the timeout."""
+        arguments, extensions = exchange.request(), exchange.attempts.extensions()
+        arguments["headers"] |= transfer.headers()
+        arguments["content"] = transfer.body_async(exchange.attempts)
+        try:
+            async with self._connections() as http:
+                request = http.build_request(**arguments, extensions=_awaited(extensions))
+                response = await http.send(request, stream=True, follow_redirects=False)
+                async with aclosing(response):
+                    content = await _content(response, exchange, transfer)
+        except httpx2.RequestError as error:
+            return exchange.broken(error)
+        return exchange.answered(response.status_code, response.headers, content)
+
     @asynccontextmanager
     async def _connections(self) -> AsyncIterator[httpx2.AsyncClient]:
         """The client that was passed in, or room in a pool of the loop that runs."""
@@ -147,6 +171,25 @@ class AsyncDriver:
         pools.append(_Pool())
         await pools[-1].open()
         return pools[-1]
+
+
+async def _content(response: httpx2.Response, exchange: Exchange, transfer: Transfer) -> bytes:
+    """The body of an answer, empty where `transfer` took it."""
+    if not transfer.accept(response.status_code):
+        return await response.aread()
+    async for piece in response.aiter_bytes():
+        await asyncio.to_thread(transfer.write, piece, exchange.attempts)
+    return b""
+
+
+def _awaited(extensions: dict[str, Any]) -> dict[str, Any]:
+    """The same with the trace that asyncio's transport awaits."""
+    tighten = extensions["trace"]
+
+    async def trace(event: str, info: dict[str, Any]) -> None:
+        tighten(event, info)
+
+    return extensions | {"trace": trace}
 
 
 class _Pool:

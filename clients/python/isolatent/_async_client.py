@@ -15,7 +15,9 @@ from isolatent._async import AsyncDriver
 from isolatent._backends import Backend
 from isolatent._chunks import OnError, Work
 from isolatent._errors import IsolatentError, ServiceUnavailableError
+from isolatent._files import AsyncFiles
 from isolatent._inputs import Input
+from isolatent._jobs_async import AsyncJobs
 from isolatent._latents import Latents
 from isolatent._progress import Progress
 from isolatent.types import Model, Posterior
@@ -42,6 +44,18 @@ class AsyncClient(_base.BaseClient):
     ) -> None:
         super().__init__(base_url, api_key, timeout, max_retries, backend)
         self._driver = AsyncDriver(self._dialect, self._options, http_client)
+        self._files = AsyncFiles(self._driver)
+        self._jobs = AsyncJobs(self._driver, self._files)
+
+    @property
+    def jobs(self) -> AsyncJobs:
+        """Jobs over many files, which the service does on its own."""
+        return self._jobs
+
+    @property
+    def files(self) -> AsyncFiles:
+        """Files that the service keeps for jobs."""
+        return self._files
 
     async def posterior(self, input: Input, model: str | None = None) -> Posterior:  # noqa: A002 (the API's own word)
         """The posterior of one input: mean (d,), variance (d,) float32 and kl in nats."""

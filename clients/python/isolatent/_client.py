@@ -14,7 +14,9 @@ from isolatent import _answers, _base, _chunks, _latents, _questions, _wire
 from isolatent._backends import Backend
 from isolatent._chunks import OnError, Work
 from isolatent._errors import IsolatentError, ServiceUnavailableError
+from isolatent._files import Files
 from isolatent._inputs import Input
+from isolatent._jobs import Jobs
 from isolatent._latents import Latents
 from isolatent._progress import Progress
 from isolatent._sync import Driver
@@ -58,6 +60,18 @@ class Client(_base.BaseClient):
     ) -> None:
         super().__init__(base_url, api_key, timeout, max_retries, backend)
         self._driver = Driver(self._dialect, self._options, http_client)
+        self._files = Files(self._driver)
+        self._jobs = Jobs(self._driver, self._files)
+
+    @property
+    def jobs(self) -> Jobs:
+        """Jobs over many files, which the service does on its own."""
+        return self._jobs
+
+    @property
+    def files(self) -> Files:
+        """Files that the service keeps for jobs."""
+        return self._files
 
     def posterior(self, input: Input, model: str | None = None) -> Posterior:  # noqa: A002 (the API's own word)
         """The posterior of one input: mean (d,), variance (d,) float32 and kl in nats."""

@@ -6,6 +6,10 @@
     ├── APIConnectionError                     no answer: refused, dropped, unknown host
     │   └── APITimeoutError                    no answer within the client's timeout
     ├── APIResponseError                       an answer that is not what the service promises
+    ├── JobError                               a job that has no results to give
+    │   ├── JobFailed                          it could not be done
+    │   ├── JobCancelled                       somebody cancelled it
+    │   └── JobTimeout                         it is not over yet
     └── APIStatusError                         an answer that says no; one subclass per status
         ├── BadRequestError            400         ├── UnsupportedMediaTypeError  415
         ├── AuthenticationError        401         ├── UnprocessableInputError    422
@@ -233,6 +237,47 @@ class DeadlineExceededError(APIStatusError):
     """504: the service could not answer within its own deadline."""
 
     expected_status = 504
+
+
+class JobError(IsolatentError):
+    """A job that has no results to give, or not all of them.
+
+    `job_id` and `state` are those of the job, `succeeded`, `failed` and `total` its counts of inputs (`total` is None
+    before they are listed). `client.jobs.get(job_id)` finds the job again.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        job_id: str,
+        state: str,
+        succeeded: int = 0,
+        failed: int = 0,
+        total: int | None = None,
+        code: str | None = None,
+        **about: Unpack[About],
+    ) -> None:
+        super().__init__(message, **about)
+        self.job_id = job_id
+        self.state = state
+        self.succeeded = succeeded
+        self.failed = failed
+        self.total = total
+        self.code = code
+        """The service's stable name for why a job failed."""
+
+
+class JobFailed(JobError):  # noqa: N818 - the state that the job is in
+    """A job that could not be done; the message says why. Results of finished parts are kept."""
+
+
+class JobCancelled(JobError):  # noqa: N818
+    """A job that was cancelled. Results of finished parts are kept."""
+
+
+class JobTimeout(JobError):  # noqa: N818
+    """A job that is not over within the time that was to be waited. It goes on; wait again."""
 
 
 def status_error(status: int) -> type[APIStatusError]:

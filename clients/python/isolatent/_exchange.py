@@ -27,6 +27,7 @@ class Exchange:
     """
 
     def __init__(self, call: _wire.Call, dialect: Dialect, options: Options, max_retries: int | None = None) -> None:
+        options = options if call.timeout is None else replace(options, timeout=call.timeout)
         retries = options.max_retries if max_retries is None else max_retries
         self.attempts = Attempts(timeout=options.timeout, max_retries=retries)
         self._call = replace(call, request_id=os.urandom(16).hex())

@@ -47,6 +47,11 @@ def reconstructions(model: str | None) -> Question[Row]:
     return Question(partial(_wire.reconstructions, model=model), _answers.reconstructions)
 
 
+def reconstruction_errors(model: str | None) -> Question[np.float32]:
+    """How far is its reconstruction from it?"""
+    return Question(partial(_wire.reconstructions, model=model), _answers.reconstruction_errors)
+
+
 def reconstruction_file(kind: Literal["png", "ply"], model: str | None) -> Question[bytes]:
     """The same as the content of a file, for one input. Raises ValueError for a kind that there is not."""
     if kind not in _FILES:

@@ -37,11 +37,18 @@ class Attempts:
         self._max_retries = max_retries
         self._clock = clock
         self._jitter = jitter
+        self._timeout = timeout
         self._deadline = clock() + timeout
 
     def time_left(self) -> float:
         """Seconds until the deadline; never quite 0, which a transport would take as a value of its own."""
         return max(self._deadline - self._clock(), 0.001)
+
+    def renew(self, *, further: bool = False) -> None:
+        """Count the time anew: a piece of a long transfer has gone. `further` also forgets the attempts so far."""
+        self._deadline = self._clock() + self._timeout
+        if further:
+            self.made = 0
 
     def extensions(self) -> dict[str, Any]:
         """httpx2 request extensions that hold every step of one attempt (connect, send, receive) to the deadline."""

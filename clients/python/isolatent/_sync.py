@@ -19,8 +19,10 @@ from isolatent._backends import Dialect
 from isolatent._chunks import Gathering, Work
 from isolatent._errors import IsolatentError
 from isolatent._exchange import Exchange
+from isolatent._files_transfer import Transfer
 from isolatent._options import LIMITS, Options, tls
 from isolatent._progress import Progress
+from isolatent._retry import Attempts
 from isolatent._wire import Call
 
 R = TypeVar("R")
@@ -36,16 +38,26 @@ class Driver:
         # Also closes the connections of a client that is forgotten, when it is collected.
         self.close = weakref.finalize(self, self._http.close) if http is None else _leave_open
 
+    @property
+    def timeout(self) -> float:
+        """Seconds for one request, all its attempts together."""
+        return self._options.timeout
+
     def send(
-        self, call: Call, max_retries: int | None = None, pause: Callable[[float], bool | None] = time.sleep
+        self,
+        call: Call,
+        max_retries: int | None = None,
+        pause: Callable[[float], bool | None] = time.sleep,
+        transfer: Transfer | None = None,
     ) -> Answer:
         """The service's yes to `call`, after as many attempts as it takes and time allows.
 
-        Raises IsolatentError. `pause` waits for some seconds and returns whether to give up.
+        Raises IsolatentError. `pause` waits for some seconds and returns whether to give up; `transfer` is for bodies
+        that go between the service and a file.
         """
         exchange = Exchange(call, self._dialect, self._options, max_retries)
         while True:
-            outcome = self._attempt(exchange)
+            outcome = self._attempt(exchange, transfer)
             if isinstance(outcome, Answer):
                 return outcome
             if pause(exchange.wait_after(outcome)):
@@ -98,19 +110,31 @@ class Driver:
                     yield index, result
                     index += 1
 
-    def _attempt(self, exchange: Exchange) -> Answer | IsolatentError:
+    def _attempt(self, exchange: Exchange, transfer: Transfer | None) -> Answer | IsolatentError:
         """One attempt: the yes, or what went wrong. The whole answer is read before the deadline."""
-        extensions = exchange.attempts.extensions()
-        request = self._http.build_request(**exchange.request(), extensions=extensions)
+        extensions, arguments = exchange.attempts.extensions(), exchange.request()
+        if transfer:
+            arguments["headers"] |= transfer.headers()
+            arguments["content"] = transfer.body(exchange.attempts)
+        request = self._http.build_request(**arguments, extensions=extensions)
         try:
             response = self._http.send(request, stream=True, follow_redirects=False)
             try:
-                content = b"".join(exchange.attempts.within(response.iter_bytes()))
+                content = _content(response, exchange.attempts, transfer)
             finally:
                 response.close()
         except httpx2.RequestError as error:
             return exchange.broken(error)
         return exchange.answered(response.status_code, response.headers, content)
+
+
+def _content(response: httpx2.Response, attempts: Attempts, transfer: Transfer | None) -> bytes:
+    """The body of an answer, empty where `transfer` took it."""
+    if transfer is None or not transfer.accept(response.status_code):
+        return b"".join(attempts.within(response.iter_bytes()))
+    for piece in response.iter_bytes():
+        transfer.write(piece, attempts)
+    return b""
 
 
 def _leave_open() -> None:

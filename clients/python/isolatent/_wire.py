@@ -43,6 +43,8 @@ class Call:
     """The inputs in the body, to name them in errors."""
     request_id: str = ""
     """The name that the client gives the request."""
+    timeout: float | None = None
+    """Seconds for all its attempts together, where it is not to have those of the client."""
 
     @property
     def names(self) -> tuple[str, ...]:

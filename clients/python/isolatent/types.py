@@ -1,9 +1,10 @@
-"""What the client returns: posteriors and models, as immutable values."""
+"""What the client returns: posteriors, models, and what jobs are made of, as immutable values."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -11,9 +12,23 @@ from numpy.typing import ArrayLike, NDArray
 
 from isolatent import _distances
 
-__all__ = ["Distance", "Model", "Posterior"]
+__all__ = [
+    "Distance",
+    "JobCounts",
+    "JobFormat",
+    "JobItemError",
+    "JobOutput",
+    "JobRow",
+    "JobState",
+    "Model",
+    "Posterior",
+    "StoredFile",
+]
 
 Distance = Literal["wasserstein2", "symmetric_kl", "bhattacharyya"]
+JobState = Literal["queued", "running", "cancelling", "succeeded", "failed", "cancelled"]
+JobFormat = Literal["parquet", "jsonl"]
+JobOutput = Literal["posterior", "embedding", "reconstruction_error", "consistency"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,3 +167,63 @@ class Model:
             metrics=facts.get("metrics", {}),
             facts=facts,
         )
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file that was uploaded for jobs. The service deletes it at `expires_at`."""
+
+    id: str
+    filename: str
+    bytes: int
+    sha256: str
+    created_at: datetime
+    expires_at: datetime | None
+
+    @classmethod
+    def from_facts(cls, facts: Mapping[str, Any]) -> StoredFile:
+        """The file that the service describes. Raises KeyError, TypeError or ValueError when it says too little."""
+        return cls(
+            id=facts["id"],
+            filename=facts["filename"],
+            bytes=facts["bytes"],
+            sha256=facts["sha256"],
+            created_at=datetime.fromisoformat(facts["created_at"]),
+            expires_at=datetime.fromisoformat(facts["expires_at"]) if facts.get("expires_at") else None,
+        )
+
+
+@dataclass(frozen=True)
+class JobCounts:
+    """How far a job is. `total` is None until its inputs are listed."""
+
+    total: int | None
+    succeeded: int
+    failed: int
+
+
+@dataclass(frozen=True, eq=False)
+class JobRow:
+    """The results for one input of a job; what was not asked for is None."""
+
+    id: str
+    """The input's name: its path within the folder or archive, or its id in the table."""
+    posterior: Posterior
+    embedding: NDArray[np.float32] | None = None
+    """(d,)"""
+    reconstruction_error: float | None = None
+    consistency: NDArray[np.float32] | None = None
+    """(2,): how far the posterior moves, in nats and normalized; see `Client.consistency`."""
+
+
+@dataclass(frozen=True)
+class JobItemError:
+    """An input of a job that has no results: its name and place in the job, a stable code and the reason."""
+
+    id: str
+    index: int
+    code: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.id}: {self.code}: {self.detail}"

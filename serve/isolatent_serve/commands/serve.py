@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
 
@@ -12,11 +13,13 @@ from isolatent_export import BundleError
 from isolatent_serve import listening, server
 from isolatent_serve.keys import KeysError
 from isolatent_serve.logs import LogFormat, LogLevel
-from isolatent_serve.settings import RequestLimits, Settings
+from isolatent_serve.settings import JobSettings, RequestLimits, Settings
 from isolatent_serve.supervisor import Supervisor
 
 _DEFAULTS = Settings()
 _LIMITS = _DEFAULTS.limits
+_JOBS = JobSettings(directory=Path())
+_JOB_PACKAGES = ("pyarrow", "fsspec")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -110,6 +113,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="for accepted requests after SIGTERM or SIGINT (default: as long as one may take)",
     )
+    _add_jobs(parser.add_argument_group("batch jobs"))
     limits = parser.add_argument_group("limits per request")
     limits.add_argument("--max-request-bytes", default=_LIMITS.request_bytes, type=_positive, metavar="N")
     limits.add_argument("--max-pixels", default=_LIMITS.pixels, type=_positive, metavar="N", help="per image")
@@ -154,12 +158,58 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print where it listens as one JSON object")
 
 
+def _add_jobs(jobs: argparse._ArgumentGroup) -> None:
+    jobs.add_argument(
+        "--jobs", type=Path, metavar="DIR", help="do batch jobs; uploads and results are kept in DIR, on a local disk"
+    )
+    jobs.add_argument(
+        "--jobs-input",
+        default=[],
+        action="append",
+        type=Path,
+        metavar="DIR",
+        help="jobs may name paths below DIR as their input; may be given again (default: uploaded files only)",
+    )
+    jobs.add_argument(
+        "--job-processes",
+        default=_JOBS.processes,
+        type=_count,
+        metavar="N",
+        help="of the one job that runs, at the lowest priority (default: half of the cores)",
+    )
+    jobs.add_argument(
+        "--job-retention",
+        default=_JOBS.retention_days,
+        type=_days,
+        metavar="DAYS",
+        help="after which uploads, and jobs that are over, are deleted (default: %(default)g)",
+    )
+    jobs.add_argument(
+        "--max-upload-bytes", default=_JOBS.upload_bytes, type=_positive, metavar="N", help="(default: %(default)s)"
+    )
+    jobs.add_argument(
+        "--max-stored-bytes",
+        default=_JOBS.stored_bytes,
+        type=_positive,
+        metavar="N",
+        help="of all uploads together (default: %(default)s)",
+    )
+    jobs.add_argument(
+        "--upload-timeout",
+        default=_JOBS.upload_seconds,
+        type=_seconds,
+        metavar="SECONDS",
+        help="for one upload; --body-timeout is for a pause in it (default: %(default)g)",
+    )
+
+
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT. Raises CommandError for bundles or addresses that cannot be served."""
     if not args.bundles and not args.models:
         raise CommandError("nothing to serve; name a BUNDLE, or a directory of them with --models DIR")
     settings = _settings(args)
     server.start_logging(settings)
+    _require_jobs(settings)
     try:
         bundles = server.open_bundles(settings.bundles)
         one = server.Server(settings, bundles) if settings.workers == 1 else None
@@ -172,6 +222,41 @@ def run(args: argparse.Namespace) -> int:
     except (BundleError, KeysError) as error:
         raise CommandError(str(error)) from None
     return 0
+
+
+def _require_jobs(settings: Settings) -> None:
+    """Raise CommandError when the service is to do jobs, and cannot."""
+    if settings.jobs is None:
+        return
+    missing = [name for name in _JOB_PACKAGES if find_spec(name) is None]
+    if missing:
+        raise CommandError(f'--jobs needs {", ".join(missing)}; run: pip install "isolatent[jobs,serve]"')
+    from isolatent_serve.jobs.store import StoreError, open_store
+
+    for root in settings.jobs.inputs:
+        if not root.is_dir():
+            raise CommandError(f"--jobs-input {root}: no such directory; make it, or leave it out")
+    try:
+        open_store(settings.jobs).close()
+    except StoreError as error:
+        raise CommandError(str(error)) from None
+
+
+def _jobs(args: argparse.Namespace) -> JobSettings | None:
+    """Raises CommandError for options of jobs without --jobs."""
+    if args.jobs is None:
+        if args.jobs_input:
+            raise CommandError("--jobs-input is for batch jobs; give --jobs DIR, too")
+        return None
+    return JobSettings(
+        directory=args.jobs.absolute(),
+        inputs=tuple(root.absolute() for root in args.jobs_input),
+        processes=args.job_processes,
+        retention_days=args.job_retention,
+        upload_bytes=args.max_upload_bytes,
+        stored_bytes=args.max_stored_bytes,
+        upload_seconds=args.upload_timeout,
+    )
 
 
 def _settings(args: argparse.Namespace) -> Settings:
@@ -208,6 +293,7 @@ def _settings(args: argparse.Namespace) -> Settings:
         keep_alive_seconds=args.keep_alive,
         drain_seconds=args.drain,
         limits=limits,
+        jobs=_jobs(args),
     )
 
 
@@ -248,6 +334,13 @@ def _milliseconds(text: str) -> float:
 
 def _interval(text: str) -> float:
     return 0.0 if text == "0" else _seconds(text)
+
+
+def _days(text: str) -> float:
+    number = float(text)
+    if not 0 < number < 36525:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 36525 days")
+    return number
 
 
 def _seconds(text: str) -> float:

@@ -57,7 +57,7 @@ def inference(*parameters: str) -> dict[str, Any]:
                 "required": True,
                 "content": {
                     "application/json": {
-                        "schema": _inlined(InferenceRequest),
+                        "schema": inlined(InferenceRequest),
                         "examples": {name: {"value": example} for name, example in _EXAMPLES.items()},
                     },
                     "application/octet-stream": {"schema": follows},
@@ -75,7 +75,7 @@ def _in_path(names: tuple[str, ...]) -> list[dict[str, Any]]:
     return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
 
 
-def _inlined(model: type[BaseModel]) -> dict[str, Any]:
+def inlined(model: type[BaseModel]) -> dict[str, Any]:
     """The schema without references: FastAPI collects the schemas of answers only."""
     schema = model.model_json_schema()
     definitions = schema.pop("$defs", {})

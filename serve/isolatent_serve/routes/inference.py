@@ -9,19 +9,28 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from isolatent_export.inputs import InputError
-from isolatent_serve import answers, bodies, laps, latents, openapi, options, results, service
+from isolatent_serve import answers, bodies, laps, latents, openapi, options, service
 from isolatent_serve.consistency import CONSISTENCY
 from isolatent_serve.decoding import Decoded
 from isolatent_serve.laps import Laps
-from isolatent_serve.negotiation import negotiate
 from isolatent_serve.options import Options
 from isolatent_serve.outputs import DECODINGS, EMBEDDINGS, POSTERIORS, RECONSTRUCTIONS, Output
-from isolatent_serve.problems import Problem, at
+from isolatent_serve.problems import at
+from isolatent_serve.question import ask
 from isolatent_serve.registry import Model
 from isolatent_serve.schemas import ConsistencyList, DecodingList, EmbeddingList, PosteriorList, ReconstructionList
 from isolatent_serve.service import Service
 
 router = APIRouter(tags=["inference"])
+
+OUTPUTS: dict[str, Output] = {
+    "/v1/posteriors": POSTERIORS,
+    "/v1/embeddings": EMBEDDINGS,
+    "/v1/reconstructions": RECONSTRUCTIONS,
+    "/v1/decodings": DECODINGS,
+    "/v1/consistency": CONSISTENCY,
+}
+"""What each address below answers."""
 
 
 @router.post("/v1/posteriors", operation_id="create_posteriors", **openapi.inference(POSTERIORS, PosteriorList))
@@ -61,14 +70,14 @@ async def create_consistency(request: Request) -> Response:
 async def infer(request: Request, output: Output) -> Response:
     """Answer one inference request: read, parse, decode, run, write. Raises Problem."""
     running = service.of(request)
-    parse = bodies.reader(request, bodies.NUMBERS if output.of_latents else bodies.MEDIA_TYPES)
+    parse = bodies.reader(request, bodies.accepted(output))
     watch = laps.of(request, running.metrics)
     data = await bodies.read(request, running.settings.limits)
     watch.done("read")
     body = await _parse(request, running, parse, data)
-    chosen = options.read(request, body.fields, output)
+    chosen = options.read(request.scope["query_string"], body.fields, output)
     model = running.models.find(chosen.model)
-    _require_dimensions(chosen, model)
+    options.require_dimensions(chosen, model.manifest)
     model.require_ready()
     request.state.model = model.manifest.name
     return await _run(request, running, body, chosen, model, output, watch)
@@ -101,21 +110,13 @@ async def _run(
         raise at("/input", error) from None
     watch.done("decode")
     request.state.inputs = decoded.count
-    results.require_answerable(decoded.count, output.shapes(model.manifest), running.settings.limits.decoded_bytes)
-    media_type = negotiate(
-        request.headers.get("Accept"), answers.offers(output, model.manifest.modality, decoded.count)
-    )
-    all_or_none = chosen.on_error == "request" or media_type in answers.WHOLE
-    if all_or_none:
-        results.require_all(decoded, decoded.errors)
+    answer_bytes = running.settings.limits.decoded_bytes
+    question = ask(model, output, chosen, decoded, request.headers.get("Accept"), answer_bytes)
     computed = await model.engine.run(compute, decoded.array) if len(decoded.array) else {}
     watch.done("model")
-    result = results.collect(decoded, computed, output.shapes(model.manifest))
-    if all_or_none:
-        results.require_all(decoded, result.errors)
-    answer = answers.Answer(result, output, model.manifest, chosen)
-    write = partial(answers.write, answer, media_type)
-    response = await running.decoder.call(write) if answer.is_costly(media_type) else write()
+    answer = question.answer(computed)
+    write = partial(answers.write, answer, question.media_type)
+    response = await running.decoder.call(write) if answer.is_costly(question.media_type) else write()
     watch.done("write")
     return response
 
@@ -125,10 +126,3 @@ async def _decode(running: Service, body: bodies.Body, model: Model, output: Out
         return await running.decoder.decode(body.inputs, model.manifest.input)
     size, limits = model.manifest.latent.size, running.settings.limits.inputs
     return await running.decoder.call(latents.decode, body.inputs, size, limits)
-
-
-def _require_dimensions(chosen: Options, model: Model) -> None:
-    size = model.manifest.latent.size
-    if chosen.dimensions not in (None, size):
-        detail = f"dimensions: {model.manifest.name} has {size}, and no other number; leave it out"
-        raise Problem("invalid_option", detail, errors=[("/dimensions", detail)])

@@ -15,5 +15,5 @@ router = APIRouter(tags=["health"])
 async def get_metrics(request: Request) -> Response:
     """Requests, latencies by stage, queues, batches, rejections, models and their execution providers."""
     running = service.of(request)
-    running.count_queues()
+    running.tell_metrics()
     return Response(running.metrics.render(), headers={"Content-Type": metrics.MEDIA_TYPE})

@@ -2,7 +2,8 @@
 
 A command module has `add_arguments(parser)` and `run(args) -> int`, and raises CommandError for what the user can fix.
 
-Exit codes: 0 done, 1 failed with one line on stderr that names the fix, 2 wrong usage, 130 interrupted.
+Exit codes: 0 done, 1 failed with one line on stderr that names the fix, 2 wrong usage, 130 interrupted. `isolatent
+embed` tells more: 1 some inputs failed, 2 it could not be done.
 """
 
 from __future__ import annotations
@@ -22,7 +23,11 @@ __all__ = ["COMMANDS", "Command", "CommandError", "main"]
 
 
 class CommandError(Exception):
-    """What a command cannot do, in one line that names the fix. Printed to stderr; the command exits with 1."""
+    """What a command cannot do, in one line that names the fix. Printed to stderr; the command exits with `code`."""
+
+    def __init__(self, message: str, code: int = 1) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,8 @@ COMMANDS = {
     "doctor": Command("isolatent.cli.doctor", None, "check packages, devices and libraries of this machine"),
     "models": Command("isolatent.cli.models", None, "list the models of a service"),
     "posterior": Command("isolatent.cli.posterior", None, "posterior means and variances of images or point clouds"),
-    "embed": Command("isolatent.cli.embed", None, "embeddings of many images or point clouds, as one file"),
+    "embed": Command("isolatent.cli.embed", None, "posteriors or embeddings of any number of inputs, as files"),
+    "jobs": Command("isolatent.cli.jobs", None, "jobs over many files that a service does on its own"),
     "reconstruct": Command("isolatent.cli.reconstruct", None, "what the model keeps of an image or point cloud"),
 }
 
@@ -66,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except CommandError as error:
         print(f"isolatent: error: {_one_line(error)}", file=sys.stderr)
-        return 1
+        return error.code
     except KeyboardInterrupt:
         print("isolatent: interrupted", file=sys.stderr)
         return 130

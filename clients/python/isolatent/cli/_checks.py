@@ -17,7 +17,7 @@ from isolatent import _machine
 
 State = Literal["ok", "missing", "broken"]
 
-_EXTRAS = ("serve", "export", "train", "clouds", "shapes", "hf", "otel")
+_EXTRAS = ("serve", "jobs", "ray", "export", "train", "clouds", "shapes", "hf", "otel")
 _SECONDS = 120  # for a first import of a large package from a slow disk
 _GIB = 2**30
 

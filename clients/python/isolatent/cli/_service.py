@@ -36,10 +36,11 @@ def add_model_argument(parser: argparse.ArgumentParser) -> None:
 
 
 @contextmanager
-def service(args: argparse.Namespace) -> Iterator[Client]:
+def service(args: argparse.Namespace, max_retries: int = 2) -> Iterator[Client]:
     """A client for what the arguments say; its errors leave as CommandError."""
+    options = {"api_key": args.api_key, "timeout": args.timeout, "backend": args.backend, "max_retries": max_retries}
     try:
-        with Client(args.url, api_key=args.api_key, timeout=args.timeout, backend=args.backend) as client:
+        with Client(args.url, **options) as client:
             yield client
     except (IsolatentError, ValueError) as error:
         raise CommandError(str(error)) from error

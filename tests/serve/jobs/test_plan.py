@@ -1,0 +1,77 @@
+"""The plan of a job: made once, streamed, and followed whatever happens to the inputs."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+
+from isolatent_serve.jobs import JobError, JobFolder, JobSpec, create
+from isolatent_serve.jobs.plan import Stopped, inputs_of, plan
+from jobs_core_support import job, pictures
+
+
+def test_every_input_has_one_place(tmp_path: Path, bundle_path: Path) -> None:
+    folder = job(tmp_path / "job", bundle_path, pictures(tmp_path / "images", 25))
+    names = [each.id for number in range(folder.shards) for each in inputs_of(folder, number)]
+    assert names == [f"{place:06d}.png" for place in range(25)]
+    assert [folder.size(number) for number in range(folder.shards)] == [10, 10, 5]
+
+
+def test_a_plan_is_followed_when_the_inputs_change(tmp_path: Path, bundle_path: Path) -> None:
+    images = pictures(tmp_path / "images", 12)
+    job(tmp_path / "job", bundle_path, images)
+    (images / "000003.png").unlink()
+    shutil.copy(images / "000000.png", images / "later.png")
+    assert [each.id for each in inputs_of(job(tmp_path / "job", bundle_path, images), 0)][3] == "000003.png"
+
+
+def test_an_interrupted_plan_is_made_again(tmp_path: Path, bundle_path: Path) -> None:
+    images = pictures(tmp_path / "images", 25)
+    spec = JobSpec(model=bundle_path, inputs=(str(images),), shard_items=10)
+    folder, stop = create(spec, tmp_path / "job"), threading.Event()
+    with pytest.raises(Stopped):
+        plan(folder, on_listed=lambda count: stop.set() if count == 20 else None, stop=stop)
+    assert not folder.planned
+    with pytest.raises(JobError, match="not planned yet"):
+        folder.todo()
+    plan(folder)
+    assert JobFolder(folder.path).plan.total == 25
+
+
+def test_files_of_other_kinds_are_counted(tmp_path: Path, bundle_path: Path) -> None:
+    images = pictures(tmp_path / "images", 3)
+    (images / "notes.md").write_text("no picture")
+    assert sum(job(tmp_path / "job", bundle_path, images).plan.skipped.values()) == 1
+
+
+def test_equal_ids_are_refused(tmp_path: Path, bundle_path: Path) -> None:
+    images = pictures(tmp_path / "images", 12)
+    spec = JobSpec(model=bundle_path, inputs=(str(images), str(images / "000003.png")))
+    with pytest.raises(JobError, match=r"'000003.png' .numbers 3 and 12.*name each input once"):
+        plan(create(spec, tmp_path / "job"))
+
+
+@pytest.mark.parametrize("make", [lambda path: path.mkdir(), lambda _: None])
+def test_a_job_without_inputs_is_refused(tmp_path: Path, bundle_path: Path, make: object) -> None:
+    assert callable(make)
+    make(tmp_path / "empty")
+    with pytest.raises(JobError, match="empty"):
+        job(tmp_path / "job", bundle_path, tmp_path / "empty")
+
+
+def test_a_damaged_plan_is_noticed(tmp_path: Path, bundle_path: Path) -> None:
+    folder = job(tmp_path / "job", bundle_path, pictures(tmp_path / "images", 12))
+    file = folder.inputs_file(0)
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(JobError, match="not the plan that was written"):
+        inputs_of(folder, 0)
+
+
+def test_consistency_is_refused_before_anything_is_listed(tmp_path: Path, cloud_bundle_path: Path) -> None:
+    spec = JobSpec(model=cloud_bundle_path, inputs=("nowhere",), outputs=("consistency",))
+    with pytest.raises(JobError, match="leave out consistency"):
+        create(spec, tmp_path / "job")
+    assert not (tmp_path / "job").exists()
