@@ -194,6 +194,16 @@ CONTESTANTS = (
         needs_peers=False,
     ),
     Contestant(
+        "isolatent --threads 1",
+        _ours("--threads", "1"),
+        POSTERIORS,
+        "--threads 1, the other core for everything else; answers in safetensors",
+        "docs/operations.md",
+        accept=SAFETENSORS,
+        read=_read_safetensors,
+        needs_peers=False,
+    ),
+    Contestant(
         "isolatent --workers 2",
         _ours("--workers", "2"),
         POSTERIORS,

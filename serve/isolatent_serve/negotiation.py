@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from isolatent_serve.problems import Problem
 
 
-def negotiate(accept: str | None, offers: Sequence[str]) -> str:
+@lru_cache(maxsize=256)
+def negotiate(accept: str | None, offers: tuple[str, ...]) -> str:
     """The offered media type the client likes best; among equals the first offered. None accepts anything.
 
     Raises Problem `not_acceptable` when the client wants none of `offers`.
