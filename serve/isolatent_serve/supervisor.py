@@ -34,6 +34,8 @@ ATTEMPTS = 5
 """Starts that may fail in a row, while no other process serves, before the command fails."""
 SILENCE_SECONDS = 30.0
 """A process that has not been heard of for so long hangs, and is killed."""
+STANDSTILL_SECONDS = 5.0
+"""Between two looks that are due every second: then this process has stood still."""
 ENDING_SECONDS = 10.0
 """Beyond the time for draining; what is left then is killed."""
 
@@ -137,11 +139,13 @@ class Supervisor:
 
     async def _watch(self) -> None:
         """Kill processes that hang."""
+        watch = Watch(time.monotonic())
         while True:
             await asyncio.sleep(1)
+            awake = watch.awake(time.monotonic())
             self._served = self._served or self._peers.all(State.READY)
             for place, member in self._members.items():
-                if self._peers.at(place).silence > SILENCE_SECONDS:
+                if min(self._peers.at(place).silence, awake) > SILENCE_SECONDS:
                     log.error("process %d has not been heard of for %g s: killing it", place + 1, SILENCE_SECONDS)
                     member.kill()
 
@@ -152,6 +156,23 @@ class Supervisor:
     def _kill(self) -> None:
         for member in self._members.values():
             member.kill()
+
+
+class Watch:
+    """Knows for how long this process has been awake: one that stood still cannot blame others for their silence.
+
+    They stood still with it, when the machine was suspended or the container frozen, and need a moment to be heard of.
+    """
+
+    def __init__(self, now: float) -> None:
+        self._since = self._last = now
+
+    def awake(self, now: float) -> float:
+        """Seconds since the last long time without this being asked. To be called every second."""
+        if now - self._last > STANDSTILL_SECONDS:
+            self._since = now
+        self._last = now
+        return now - self._since
 
 
 class _Member:

@@ -21,6 +21,7 @@ from safetensors.numpy import load_file, save_file
 
 from isolatent_export.bundle import file_digest
 from isolatent_serve.peers import Peers, State
+from isolatent_serve.supervisor import Watch
 from serve_support import COMMAND, all_gone, children, descendants, half_sent, serving, wait_until_ready
 
 PNG = {"Content-Type": "image/png"}
@@ -193,3 +194,8 @@ def test_processes_know_of_each_other() -> None:
     assert not second.draining
     first.draining = True
     assert second.draining
+
+
+def test_a_watch_that_stood_still_begins_again() -> None:
+    watch = Watch(100.0)
+    assert [watch.awake(now) for now in (101.0, 105.9, 140.0, 141.0)] == [1.0, pytest.approx(5.9), 0.0, 1.0]
