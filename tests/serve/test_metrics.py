@@ -6,6 +6,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -213,7 +214,12 @@ def test_any_worker_of_the_service_tells_of_all_of_them(bundle_path: Path, png: 
         wait_until_ready(url)
         for _ in range(20):  # connections of their own, which either worker takes
             assert httpx2.post(f"{url}/v1/posteriors", content=png, headers=PNG).status_code == 200
-        found = Scrape(httpx2.get(f"{url}/metrics").text)
+        end = time.monotonic() + 20  # the other worker hands its observations over ten times a second
+        while True:
+            found = Scrape(httpx2.get(f"{url}/metrics").text)
+            if time.monotonic() > end or found("isolatent_request_seconds_count", route="/v1/posteriors") == 20:
+                break
+            time.sleep(0.05)
         process.terminate()
         process.communicate(timeout=60)
     assert found("isolatent_request_seconds_count", route="/v1/posteriors") == 20
