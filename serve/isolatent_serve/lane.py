@@ -115,9 +115,9 @@ class Lane:
         if decoded is None or not _is_brief(entry.output, model, decoded):
             return None
         question = ask(model, entry.output, chosen, decoded, given.get("Accept"), self._limits.decoded_bytes)
+        ride = self._ride(road, entry, state, data, began)  # from here on it cannot leave
         self._metrics.stage("read", read - began)
         self._metrics.stage("decode", perf_counter() - read)
-        ride = self._ride(road, entry, state, data, began)
         ride.start(question)
         return ride
 

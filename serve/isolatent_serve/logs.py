@@ -43,7 +43,7 @@ def configure(form: LogFormat | None = None, level: LogLevel = "info") -> None:
 
 
 def say(logger: logging.Logger, level: int, message: str, fields: Mapping[str, Any]) -> None:
-    """Log `message` with members beside it. A fifth of the price of logger.log(), which looks up who calls it."""
+    """Log `message` with members beside it. Cheaper than logger.log(), which looks up who calls it, in which thread."""
     if logger.isEnabledFor(level):
         now = time.time()
         record = logging.LogRecord.__new__(logging.LogRecord)

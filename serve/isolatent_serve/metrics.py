@@ -43,7 +43,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # a time of birth pe
 
 
 class Metrics:
-    """The numbers of one service. Every method is for the thread of the event loop and takes about a microsecond.
+    """The numbers of one service. `request`, `stage`, `batch` and `hand_over` are for the thread of the event loop.
 
     Requests, stages and batches count when `hand_over` is called. Labels come from closed sets (route templates, codes,
     names of served models), never from what clients send.

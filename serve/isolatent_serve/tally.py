@@ -1,7 +1,7 @@
 """Observations counted in this process, and added to a histogram of Prometheus' client all at once, now and then.
 
-A histogram takes each one under locks, and with several processes writes it into a mapped file: that would be a fifth
-of all that the service does for a small request.
+A histogram takes each one under locks, and with several processes writes it into a mapped file; a small request makes
+half a dozen of them.
 """
 
 from __future__ import annotations
