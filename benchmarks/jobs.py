@@ -75,7 +75,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="28x28x1", help=NAMES)
     parser.add_argument("--cloud-model", type=Path, help="folder of a bundle (default: one trained for this)")
     parser.add_argument("--items", type=int, default=50_000, help="files; clouds: as many as there are, at most")
-    parser.add_argument("--memory-items", type=int, nargs="+", default=[10_000, 200_000])
+    parser.add_argument(
+        "--memory-items", type=int, nargs="+", default=[10_000, 200_000], help="files; beside: the most"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=30.0, help="beside: length of each measurement")
     parser.add_argument("--load", type=float, default=0.2, help="beside: share of the capacity that is offered")
@@ -185,7 +187,7 @@ def _memory(args: argparse.Namespace, model: Bundle) -> dict[str, Any]:
 
 def _beside(args: argparse.Namespace, model: Bundle) -> dict[str, Any]:
     """Latency of single pictures that are offered open loop: the service idle otherwise, then with a job running."""
-    folder = jobs_inputs.images(args.items)
+    folder = jobs_inputs.images(max(args.memory_items))
     files = [png(image) for image in pictures(model.manifest.input.shape, 16)]
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(dir=folder.parent) as work:
@@ -196,7 +198,12 @@ def _beside(args: argparse.Namespace, model: Bundle) -> dict[str, Any]:
                 row: dict[str, Any] = {"idle": _offer(args, url, files, rate)}
                 with _job_running(url, folder) as counts:
                     row["job"] = _offer(args, url, files, rate)
-                    row |= {"job_state": counts()["state"], "job_items": counts()["counts"]["succeeded"]}
+                    found = counts()
+                row["job_items"] = found["counts"]["succeeded"]
+                if found["state"] != "running" and not args.quick:
+                    raise SystemExit(
+                        f"the job was over before the measurement: more than {max(args.memory_items)} files"
+                    )
                 rows.append(row)
                 print(
                     f"round {number + 1}: p99 idle {row['idle']['p99']:.1f} ms, with a job {row['job']['p99']:.1f} ms"

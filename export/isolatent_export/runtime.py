@@ -16,6 +16,7 @@ from isolatent_export import device as devices
 from isolatent_export.bundle import DECODER, ENCODER, Bundle, BundleError
 from isolatent_export.device import CPU, CUDA, CudaOptions, Device
 from isolatent_export.graphs import Bound, Graph, Plain, Shapes
+from isolatent_export.spread import Spread
 
 __all__ = ["BUCKETS", "CudaOptions", "Device", "OnnxRuntime"]
 
@@ -50,7 +51,8 @@ class OnnxRuntime:
         if found := devices.conflict():
             log.warning("%s", found)
         manifest = bundle.manifest
-        encoder, decoder = _load(bundle, device, threads, cuda)
+        self._threads = threads or cores()
+        encoder, decoder = _load(bundle, device, self._threads, cuda)
         self.provider: str = encoder.session.get_providers()[0]
         partly = tuple(graph.name for graph in (encoder, decoder) if not graph.whole)
         self.reason = devices.explain(device, self.provider, partly)
@@ -86,7 +88,8 @@ class OnnxRuntime:
 
     def _graph(self, loaded: _Loaded, item: tuple[int, ...], outputs: Shapes) -> Graph:
         if not self.buckets:
-            return Plain(loaded.session, outputs)
+            whole = Plain(loaded.session, outputs)
+            return Spread(Plain(loaded.one, outputs), whole, self._threads) if loaded.one else whole
         return Bound(loaded.session, item, outputs, self.buckets, record=self._record and loaded.whole)
 
 
@@ -100,6 +103,8 @@ class _Loaded:
     name: str
     session: Any
     whole: bool = True
+    one: Any = None
+    """Another session, of one thread, where `session` has several threads of a processor."""
 
 
 def _load(bundle: Bundle, device: Device, threads: int, cuda: CudaOptions) -> list[_Loaded]:
@@ -119,7 +124,8 @@ class _NoCuda(Exception):  # noqa: N818 - not an error when any device will do
 
 
 def _on_cpu(bundle: Bundle, name: str, threads: int) -> _Loaded:
-    return _Loaded(name, _session(bundle, name, _options(threads), [(CPU, {})]))
+    session = _session(bundle, name, _options(threads), [(CPU, {})])
+    return _Loaded(name, session, one=_session(bundle, name, _options(1), [(CPU, {})]) if threads > 1 else None)
 
 
 def _on_cuda(bundle: Bundle, name: str, threads: int, cuda: CudaOptions) -> _Loaded:
@@ -153,7 +159,7 @@ def _session(bundle: Bundle, name: str, options: ort.SessionOptions, providers: 
 def _options(threads: int) -> ort.SessionOptions:
     options = ort.SessionOptions()
     # Set explicitly: the default counts the machine's cores, not those this process may use.
-    options.intra_op_num_threads = threads or cores()
+    options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     # Worker threads sleep between requests instead of burning a core.

@@ -15,7 +15,6 @@ from operator import itemgetter
 from typing import Any
 from uuid import uuid4
 
-from starlette.requests import Request
 from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -23,7 +22,7 @@ from uvicorn.server import ServerState
 
 from isolatent_serve.lane import Entry, Lane
 from isolatent_serve.peers import Peers
-from isolatent_serve.problems import Problem, render
+from isolatent_serve.problems import Problem, write
 from isolatent_serve.ride import Ride
 from isolatent_serve.settings import Settings
 
@@ -252,12 +251,11 @@ class Connection(HttpToolsProtocol):
 
 def _as_bytes(problem: Problem) -> bytes:
     request_id = uuid4().hex
-    scope = {"type": "http", "path": "/", "headers": [], "state": {"request_id": request_id}}
-    response = render(problem, Request(scope))
-    lines = [f"HTTP/1.1 {problem.status} {http.HTTPStatus(problem.status).phrase}".encode(), b"connection: close"]
-    lines.append(f"x-request-id: {request_id}".encode())
-    lines += [name + b": " + value for name, value in response.raw_headers]
-    return b"\r\n".join(lines) + b"\r\n\r\n" + bytes(response.body)
+    body, media_type = write(problem, "/", request_id)
+    lines = [f"HTTP/1.1 {problem.status} {http.HTTPStatus(problem.status).phrase}", "connection: close"]
+    lines += [f"x-request-id: {request_id}", f"content-length: {len(body)}", f"content-type: {media_type}"]
+    lines += [f"{name}: {value}" for name, value in problem.headers.items()]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
 def _possible_connections() -> int:

@@ -28,7 +28,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.values import ValueClass
 
 from isolatent_serve.problems import PROBLEMS
-from isolatent_serve.tally import Tally
+from isolatent_serve.tally import Count, Tally
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -43,10 +43,11 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # a time of birth pe
 
 
 class Metrics:
-    """The numbers of one service. `request`, `stage`, `batch` and `hand_over` are for the thread of the event loop.
+    """The numbers of one service.
 
-    Requests, stages and batches count when `hand_over` is called. Labels come from closed sets (route templates, codes,
-    names of served models), never from what clients send.
+    `request`, `rejected`, `stage`, `batch` and `hand_over` are for the thread of the event loop; what they count is
+    seen when `hand_over` is called. Labels come from closed sets (route templates, codes, names of served models),
+    never from what clients send.
     """
 
     def __init__(self) -> None:
@@ -82,7 +83,7 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
-        self._rejected = Counter(
+        rejected = Counter(
             "isolatent_rejections", "Requests answered with a problem, by its code", ["code"], registry=registry
         )
         self._model = Gauge(
@@ -132,8 +133,7 @@ class Metrics:
         self._batches: dict[str, tuple[Tally, Tally]] = {}
         self._queues: dict[str, Gauge] = {}
         self._served: dict[str, Gauge] = {}
-        for code in PROBLEMS:
-            self._rejected.labels(code)  # a counter that is there from the start: its first increase can be seen
+        self._rejections = {code: Count(rejected.labels(code)) for code in PROBLEMS}  # there from the start, as 0
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """An answered request. `route` is the template of its address."""
@@ -165,7 +165,7 @@ class Metrics:
 
     def rejected(self, code: str) -> None:
         """A request that is answered with the problem `code`."""
-        self._rejected.labels(code).inc()
+        self._rejections[code].add()
 
     def model(self, name: str, version: str, provider: str, reason: str) -> None:
         """The model `name` is served in this version, on this execution provider, from now on."""
@@ -203,6 +203,8 @@ class Metrics:
         """Let what was observed be seen, by scrapes of other processes too. To be called again and again."""
         for tally in (*self._requests.values(), *self._stages.values(), *chain(*self._batches.values())):
             tally.hand_over()
+        for count in self._rejections.values():
+            count.hand_over()
 
     def render(self) -> bytes:
         """The answer to a scrape: the numbers of all processes together."""

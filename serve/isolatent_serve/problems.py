@@ -114,26 +114,30 @@ def at(pointer: str, error: InputError) -> Problem:
 
 
 def render(problem: Problem, request: Request) -> Response:
-    """The response that carries `problem`; on OpenAI's paths with the member their clients read."""
+    """The response that carries `problem`."""
     request.state.code = problem.code  # for the log and the metrics
-    path = request.scope["path"]
+    body, media_type = write(problem, request.scope["path"], request.state.request_id)
+    return Response(body, problem.status, problem.headers, media_type)
+
+
+def write(problem: Problem, path: str, request_id: str) -> tuple[bytes, str]:
+    """The body that says `problem`, and its media type; on OpenAI's paths with the member their clients read."""
     if PROTOCOL_PATHS.match(path):
-        error = orjson.dumps({"error": problem.detail})
-        return Response(error, problem.status, problem.headers, "application/json")
+        return orjson.dumps({"error": problem.detail}), "application/json"
     body: dict[str, Any] = {
         "type": f"urn:isolatent:problem:{problem.code}",
         "title": problem.title,
         "status": problem.status,
         "detail": problem.detail,
         "code": problem.code,
-        "request_id": request.state.request_id,
+        "request_id": request_id,
     }
     if problem.errors:
         listed = problem.errors[:LISTED_ERRORS]
         body["errors"] = [{"pointer": pointer, "detail": detail} for pointer, detail in listed]
     if _OPENAI_PATHS.match(path):
         body["error"] = _openai(problem)
-    return Response(orjson.dumps(body), problem.status, problem.headers, MEDIA_TYPE)
+    return orjson.dumps(body), MEDIA_TYPE
 
 
 def _openai(problem: Problem) -> dict[str, str | None]:

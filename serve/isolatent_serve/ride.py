@@ -11,13 +11,12 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from starlette.requests import Request
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from isolatent_serve import access, answers, bodies, logs
+from isolatent_serve import access, answers, bodies, logs, problems
 from isolatent_serve.batching import Job
 from isolatent_serve.outputs import Tensors
-from isolatent_serve.problems import Problem, render
+from isolatent_serve.problems import Problem
 from isolatent_serve.question import Question
 from isolatent_serve.service import Service
 
@@ -95,8 +94,10 @@ class Ride:
 
     def refuse(self, problem: Problem) -> None:
         """Answer with `problem`."""
-        response = render(problem, Request({"type": "http", "path": self._path, "headers": [], "state": self._state}))
-        self._send(response.status_code, response.raw_headers, bytes(response.body))
+        self._state["code"] = problem.code
+        body, media_type = problems.write(problem, self._path, self._state["request_id"])
+        own = ((name.lower().encode(), value.encode()) for name, value in problem.headers.items())
+        self._send(problem.status, own, body, media_type)
 
     def _answer(self, outcome: Tensors | Exception) -> None:
         """The engine is done with it."""
@@ -122,13 +123,13 @@ class Ride:
         media_type = self._question.media_type
         body = answers.content(self._question.answer(computed), media_type)
         self._service.metrics.stage("write", time.perf_counter() - began)
-        headers = ((b"content-length", b"%d" % len(body)), (b"content-type", media_type.encode()))
-        self._send(200, headers, body)
+        self._send(200, (), body, media_type)
 
-    def _send(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+    def _send(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes, media_type: str) -> None:
         lines = [STATUS_LINE[status]]
         for name, value in (*self._road.default_headers, *headers):
             lines += (name, b": ", value, b"\r\n")
+        lines += (b"content-length: %d\r\ncontent-type: " % len(body), media_type.encode(), b"\r\n")
         lines += (access.RAW_HEADER, b": ", self._state["request_id"].encode(), b"\r\n")
         lines += (b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n", body)
         self._road.transport.write(b"".join(lines))

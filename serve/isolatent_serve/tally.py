@@ -1,14 +1,14 @@
-"""Observations counted in this process, and added to a histogram of Prometheus' client all at once, now and then.
+"""What is counted in this process, and added to the metrics of Prometheus' client all at once, now and then.
 
-A histogram takes each one under locks, and with several processes writes it into a mapped file; a small request makes
-half a dozen of them.
+A metric takes each observation under locks, and with several processes writes it into a mapped file; a small request
+makes half a dozen of them.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 
-from prometheus_client import Histogram
+from prometheus_client import Counter, Histogram
 
 
 class Tally:
@@ -36,3 +36,23 @@ class Tally:
         if self._sum:
             self._histogram._sum.inc(self._sum)
             self._sum = 0.0
+
+
+class Count:
+    """The increases of one counter without labels, or of one child. Not thread-safe."""
+
+    __slots__ = ("_count", "_counter")
+
+    def __init__(self, counter: Counter) -> None:
+        self._counter = counter
+        self._count = 0
+
+    def add(self) -> None:
+        """Count one more."""
+        self._count += 1
+
+    def hand_over(self) -> None:
+        """Add what was counted since the last time to the counter."""
+        if self._count:
+            self._counter.inc(self._count)
+            self._count = 0

@@ -50,7 +50,7 @@ def test_memory_is_measured_by_the_number_of_files(bundle_path: Path, tmp_path: 
 
 
 def test_latency_is_measured_with_a_job_and_without(bundle_path: Path, tmp_path: Path) -> None:
-    found = run("beside", tmp_path, "--model", bundle_path, "--items", "20000", "--seconds", "1")
+    found = run("beside", tmp_path, "--model", bundle_path, "--memory-items", "20000", "--seconds", "1")
     (row,) = found["rounds"]
     assert row["idle"]["answered"] == row["idle"]["requests"] > 0
     assert row["job"]["p99"] > 0

@@ -191,10 +191,13 @@ class Store:
             return database.execute("UPDATE jobs SET state = 'queued' WHERE state = 'running'").rowcount
 
     def claim(self) -> JobRow | None:
-        """The oldest job that waits, which is running from now on."""
+        """The job whose turn it is, which is running from now on: one that was interrupted, or else the oldest of the
+        owner who has waited for longest since one of theirs began.
+        """
+        turn = "(SELECT coalesce(max(started), 0) FROM jobs AS other WHERE other.owner = jobs.owner)"
         with self._writing() as database:
-            oldest = "(SELECT id FROM jobs WHERE state = 'queued' ORDER BY number LIMIT 1)"
-            query = f"UPDATE jobs SET state = 'running', started = coalesce(started, ?) WHERE id = {oldest} RETURNING *"
+            next_ = f"(SELECT id FROM jobs WHERE state = 'queued' ORDER BY started IS NULL, {turn}, number LIMIT 1)"
+            query = f"UPDATE jobs SET state = 'running', started = coalesce(started, ?) WHERE id = {next_} RETURNING *"
             found = database.execute(query, (time.time(),)).fetchall()
             return job_row(found[0]) if found else None
 

@@ -146,6 +146,22 @@ def test_jobs_run_in_the_order_in_which_they_came(store: Store) -> None:
     assert claimed[0].started
 
 
+def test_owners_take_turns_and_what_was_interrupted_comes_first(store: Store) -> None:
+    for number, owner in enumerate(["alice", "alice", "alice", "bob", "carol"]):
+        store.add_job(job(number, owner=owner), 9)
+    began = []
+    for _ in range(5):
+        claimed = store.claim()
+        assert claimed
+        store.requeue(claimed.id)
+        again = store.claim()
+        assert again
+        assert again.id == claimed.id
+        store.finish(claimed.id, "succeeded")
+        began.append(claimed.id)
+    assert began == ["job-0", "job-3", "job-4", "job-1", "job-2"]
+
+
 def test_a_job_is_cancelled_at_once_or_when_its_process_has_ended(store: Store) -> None:
     store.add_job(job(1), 9)
     store.add_job(job(2), 9)
