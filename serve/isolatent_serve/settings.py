@@ -68,8 +68,8 @@ class JobSettings(_Closed):
     """Processes of the one job that runs, at the lowest priority; 0: half of the cores this process may use."""
     device: Device = "cpu"
     """Where jobs run: on a GPU they would have no lower priority than requests."""
-    shard_items: int = Field(default=1024, ge=1, le=1_000_000)
-    """Inputs per part of the results: what an interruption costs at most."""
+    shard_items: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Inputs per part of the results: what an interruption costs at most. None: up to 1,024, fewer for small jobs."""
     upload_bytes: int = Field(default=4 * 2**30, ge=1)
     """Bytes of one uploaded file."""
     stored_bytes: int = Field(default=64 * 2**30, ge=1)

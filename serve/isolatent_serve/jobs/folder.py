@@ -104,6 +104,8 @@ class Plan(_Facts):
 
     total: int
     shards: int
+    shard_items: int
+    """Inputs per shard; the last may have less."""
     skipped: dict[str, int] = {}
     """Reason -> number of files that were found and are no inputs."""
 
@@ -159,7 +161,11 @@ class JobFolder:
 
     def size(self, number: int) -> int:
         """Number of inputs of a shard."""
-        return min(self.spec.shard_items, self.plan.total - number * self.spec.shard_items)
+        return min(self.plan.shard_items, self.plan.total - self.first(number))
+
+    def first(self, number: int) -> int:
+        """Place in the job of a shard's first input."""
+        return number * self.plan.shard_items
 
     def done(self) -> list[int]:
         """Numbers of the shards that are done, rising."""

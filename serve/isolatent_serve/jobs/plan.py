@@ -1,6 +1,6 @@
 """Which inputs a job has, and which part each belongs to: listed once, then followed whatever happens to the inputs.
 
-Listing streams: what is in memory is one shard. Ids are compared in a database on disk.
+Listing streams: what is in memory is one shard, or as many as make a small job. Ids are compared in a database on disk.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import orjson
@@ -23,6 +23,12 @@ from isolatent_serve.jobs.folder import Job, JobFolder, Model, Plan, begin, sync
 from isolatent_serve.jobs.sources import Input, Locator, Modality, Skipped, SourceError, list_inputs
 from isolatent_serve.jobs.spec import JobError, JobSpec, digest_of
 from isolatent_serve.problems import Problem
+
+MOST_ITEMS = 1024
+"""Inputs per shard of a large job."""
+LEAST_ITEMS = 64
+SHARDS = 32
+"""Shards of a job that is not large, when it has enough inputs: so that many processes share it evenly."""
 
 OnListed = Callable[[int], None]
 """Told how many inputs have been found so far."""
@@ -101,7 +107,7 @@ def _write(
 ) -> None:
     total = shards = 0
     spec, skipped = folder.spec, Skipped()
-    inputs = list_inputs(
+    found = list_inputs(
         spec.inputs,
         column=spec.column,
         limits=spec.limits.sources,
@@ -110,9 +116,9 @@ def _write(
         skipped=skipped,
     )
     with _distinct(path) as require_new:
-        for shard in _shards(inputs, spec.shard_items):
-            if stop and stop.is_set():
-                raise Stopped
+        inputs = _until(stop, found)
+        size, inputs = (spec.shard_items, inputs) if spec.shard_items else _good_size(inputs)
+        for shard in _shards(inputs, size):
             require_new(total, shard)
             with written(path / folder.inputs_file(shards).name, settled=False) as file:
                 file.writelines(json.dumps(each, ensure_ascii=False).encode() + b"\n" for each in shard)
@@ -121,8 +127,22 @@ def _write(
                 on_listed(total)
     if not total:
         raise JobError(f"no inputs in {', '.join(spec.inputs)[:200]}; name files, folders or archives that hold some")
+    plan = Plan(total=total, shards=shards, shard_items=size, skipped=dict(skipped.counts))
     with written(path / files.INDEX) as file:
-        file.write(Plan(total=total, shards=shards, skipped=dict(skipped.counts)).model_dump_json().encode())
+        file.write(plan.model_dump_json().encode())
+
+
+def _until(stop: threading.Event | None, inputs: Iterator[Input]) -> Iterator[Input]:
+    for each in inputs:
+        if stop and stop.is_set():
+            raise Stopped
+        yield each
+
+
+def _good_size(inputs: Iterator[Input]) -> tuple[int, Iterator[Input]]:
+    """Inputs per shard, by their number alone: the same on every machine. And all the inputs."""
+    first = list(islice(inputs, SHARDS * MOST_ITEMS))
+    return min(MOST_ITEMS, max(LEAST_ITEMS, -(-len(first) // SHARDS))), chain(first, inputs)
 
 
 def _shards(inputs: Iterator[Input], size: int) -> Iterator[list[Input]]:

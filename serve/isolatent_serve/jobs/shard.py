@@ -40,6 +40,9 @@ Blamed = Mapping[int, InputError]
 
 Outcomes = Iterator[Array | InputError]
 
+_READ_WITHOUT = frozenset({".npy", ".npz", ".ply", ".pts", ".stl", ".xyz"})
+"""Endings of names that files have which are read without other packages than numpy, mostly."""
+
 
 class Encoder:
     """A verified model in this process: files become arrays, and arrays posteriors. Open it once, for many shards."""
@@ -53,8 +56,7 @@ class Encoder:
         self._limits = spec.limits.inputs
         self._reader: tuple[Path, Reader] | None = None
         self._confinement = Confinement(spec.limits.parse_megabytes)
-        with contextlib.suppress(ImportError):  # without the extra `clouds`, files that need it say so
-            parser.import_readers([self.manifest.modality])
+        self._has_readers = False
         try:
             self._runtime = load_verified(bundle, device=spec.device, threads=threads)
             self._compute = _computation(spec)
@@ -63,6 +65,13 @@ class Encoder:
             raise JobError(str(error)) from None
         except Problem as problem:
             raise JobError(f"{problem.detail}, or leave out consistency") from None
+
+    def expect(self, inputs: list[Input]) -> None:
+        """Import what such files are read with, before each of them has its share of memory; it takes half a second."""
+        if not self._has_readers and any(Path(each.id).suffix.lower() not in _READ_WITHOUT for each in inputs):
+            self._has_readers = True
+            with contextlib.suppress(ImportError):  # without the extra `clouds`, files that need it say so
+                parser.import_readers([self.manifest.modality])
 
     @property
     def batch_items(self) -> int:
@@ -158,7 +167,7 @@ def run_shard(
         parts.append({name: values[good] for name, values in columns.items()} if bad else columns)
         errors |= {start + row: error for row, error in bad.items()}
     rows = Rows([inputs[place].id for place in kept], _joined(parts))
-    first = number * folder.spec.shard_items
+    first = folder.first(number)
     failures = [
         Failure(inputs[place].id, first + place, error.code, error.detail) for place, error in sorted(errors.items())
     ]
@@ -174,6 +183,7 @@ def try_one(folder: JobFolder, number: int, place: int, encoder: Encoder) -> Non
 
 def _outcomes(folder: JobFolder, inputs: list[Input], encoder: Encoder, beat: Beat, blamed: Blamed) -> Outcomes:
     """Each input as an array, or what is wrong with it, in order."""
+    encoder.expect(inputs)
     locators = [each.locator for place, each in enumerate(inputs) if place not in blamed]
     contents = encoder.read(locators, folder.unpacked)
     for place in range(len(inputs)):

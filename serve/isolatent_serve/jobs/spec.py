@@ -99,8 +99,8 @@ class JobSpec(_Closed):
     """Column of a Parquet input that holds the files or their paths; None: the only one that can."""
     samples: int = Field(default=Options.samples, ge=1, le=MOST_SAMPLES)
     """Transformed copies per item behind `consistency`."""
-    shard_items: int = Field(default=1024, ge=1, le=1_000_000)
-    """Inputs per part: what a crash costs at most, and what is written at a time."""
+    shard_items: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Inputs per part: what a crash costs at most, and what is written at a time. None: as plan.py finds it good."""
     batch_items: int = Field(default=64, ge=1, le=4096)
     """Inputs that are encoded together."""
     device: Device = "auto"

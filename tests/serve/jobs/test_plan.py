@@ -10,6 +10,7 @@ import pytest
 
 from isolatent_serve.jobs import JobError, JobFolder, JobSpec, create
 from isolatent_serve.jobs.plan import Stopped, inputs_of, plan
+from isolatent_serve.jobs.sources import Input, Locator
 from jobs_core_support import job, pictures
 
 
@@ -18,6 +19,20 @@ def test_every_input_has_one_place(tmp_path: Path, bundle_path: Path) -> None:
     names = [each.id for number in range(folder.shards) for each in inputs_of(folder, number)]
     assert names == [f"{place:06d}.png" for place in range(25)]
     assert [folder.size(number) for number in range(folder.shards)] == [10, 10, 5]
+
+
+@pytest.mark.parametrize(
+    ("count", "size"), [(1, 64), (64, 64), (2048, 64), (2049, 65), (4899, 154), (32_768, 1024), (100_000, 1024)]
+)
+def test_small_jobs_have_small_parts_that_many_processes_share(
+    tmp_path: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, size: int
+) -> None:
+    listed = (Input(f"{place}.png", Locator("file", f"/{place}.png")) for place in range(count))
+    monkeypatch.setattr("isolatent_serve.jobs.plan.list_inputs", lambda *_, **__: listed)
+    folder = create(JobSpec(model=bundle_path, inputs=(str(tmp_path),)), tmp_path / "job")
+    plan(folder)
+    assert (folder.plan.shard_items, folder.plan.total) == (size, count)
+    assert sum(folder.size(number) for number in range(folder.shards)) == count
 
 
 def test_a_plan_is_followed_when_the_inputs_change(tmp_path: Path, bundle_path: Path) -> None:

@@ -138,7 +138,7 @@ class _Shard:
         name = self.inputs[place].id
         errors = [outcome for outcome in outcomes if isinstance(outcome, decoding.InputError)]
         if errors:
-            index = self._number * self._folder.spec.shard_items + place
+            index = self._folder.first(self._number) + place
             self._failures.append(Failure(name, index, errors[0].code, errors[0].detail))
             return True
         self._ids.append(name)

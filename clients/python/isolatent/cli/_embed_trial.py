@@ -23,7 +23,7 @@ def look(folder: JobFolder, run: Callable[[JobFolder], object]) -> dict[str, Any
     return {
         "inputs": plan.total,
         "parts": plan.shards,
-        "part_inputs": min(spec.shard_items, plan.total),
+        "part_inputs": min(plan.shard_items, plan.total),
         "model": f"{folder.job.model.name} {folder.job.model.version}",
         "outputs": list(spec.outputs),
         "format": spec.format,
@@ -53,14 +53,14 @@ def words(found: dict[str, Any]) -> Iterator[str]:
 
 def _cut(folder: JobFolder) -> JobFolder:
     """The same job with the first inputs alone."""
-    size = folder.spec.shard_items
+    size = folder.plan.shard_items
     total = min(_TRIED, folder.plan.total)
     shards = -(-total // size)
     last = folder.inputs_file(shards - 1)
     lines = last.read_bytes().splitlines(keepends=True)[: total - (shards - 1) * size]
     last.write_bytes(b"".join(lines))
     with written(folder.path / PLAN / INDEX) as file:
-        file.write(Plan(total=total, shards=shards).model_dump_json().encode())
+        file.write(Plan(total=total, shards=shards, shard_items=size).model_dump_json().encode())
     return JobFolder(folder.path)
 
 

@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--samples", type=_count, metavar="N", help="transformed copies per input, for consistency")
     parser.add_argument("--column", metavar="NAME", help="of Parquet inputs: what holds the files or their paths")
     parser.add_argument("--format", choices=("parquet", "jsonl", "npy"), help="of the parts in DIR (parquet)")
-    parser.add_argument("--shard-items", type=_count, default=1024, metavar="N", help="inputs per part (1024)")
+    parser.add_argument("--shard-items", type=_count, metavar="N", help="inputs per part (1024, fewer for small jobs)")
     parser.add_argument("--batch-size", type=_count, default=64, metavar="N", help="inputs encoded together (64)")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and try the first inputs")
     parser.add_argument("--fresh", action="store_true", help="remove what an earlier run has left, and begin again")
