@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import time
 import warnings
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -179,6 +181,39 @@ def test_a_passing_failure_is_tried_again_and_a_silent_service_times_out(stand_i
 def test_no_service_is_a_connection_error(unused_url: str) -> None:
     with pytest.raises(APIConnectionError, match="isolatent serve BUNDLE"):
         asyncio.run(AsyncClient(unused_url, max_retries=0).models())
+
+
+def test_connections_of_a_burst_close_behind_it(service_url: str, pixels: Pixels) -> None:
+    async def ask() -> tuple[int, int]:
+        async with AsyncClient(service_url) as client:
+            await client.embed(pixels[:1])
+            before = descriptors()
+            await asyncio.gather(*(client.embed(pixels[:1]) for _ in range(80)))
+            await asyncio.sleep(0.05)
+            return descriptors() - before, len(client._driver._pools_here())
+
+    opened, pools = asyncio.run(ask())
+    assert (opened < 32, pools) == (True, 1)
+
+
+class SlowLoop(asyncio.SelectorEventLoop):
+    """Lets other threads in where it is asked whether it is closed."""
+
+    def is_closed(self) -> bool:
+        time.sleep(0.001)
+        return super().is_closed()
+
+
+def test_one_client_serves_event_loops_of_many_threads_at_once(stand_in: StandIn) -> None:
+    stand_in.reply(200)
+    client = AsyncClient(stand_in.url)
+
+    def ask(_: int) -> bool:
+        with asyncio.Runner(loop_factory=SlowLoop) as runner:
+            return runner.run(client.ready())
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(ask, range(160)))
 
 
 def test_a_call_that_is_cancelled_leaves_no_task_behind(stand_in: StandIn) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from isolatent import InputError
-from isolatent._inputs import is_one, to_item, to_items
+from isolatent._inputs import Item, is_one, to_item
 
 Array = np.ndarray[Any, np.dtype[Any]]
 MAP = np.array([[500_000.25, 5_400_000.125, 80.0], [500_001.0, 5_400_000.0, 81.5], [500_000.0, 5_400_002.0, 80.5]])
@@ -19,6 +20,10 @@ MAP = np.array([[500_000.25, 5_400_000.125, 80.0], [500_001.0, 5_400_000.0, 81.5
 
 def cloud(count: int = 10, dtype: Any = np.float64) -> Array:
     return np.random.default_rng(count).normal(size=(count, 3)).astype(dtype)
+
+
+def items(clouds: Iterable[object]) -> list[Item]:
+    return [to_item(value, index) for index, value in enumerate(clouds)]
 
 
 def vertices(ply: object) -> Array:
@@ -47,15 +52,15 @@ def test_a_float_array_is_one_cloud_or_a_batch_by_its_axes(shape: tuple[int, ...
 
 def test_a_batch_and_a_generator_of_clouds_become_an_item_each() -> None:
     batch = np.stack([cloud(), cloud() + 1])
-    assert [np.array_equal(item.data, batch[item.index]) for item in to_items(batch)] == [True, True]
-    assert [len(item.data) for item in to_items(cloud(count) for count in (5, 9, 2))] == [5, 9, 2]
+    assert [np.array_equal(item.data, batch[item.index]) for item in items(batch)] == [True, True]
+    assert [len(item.data) for item in items(cloud(count) for count in (5, 9, 2))] == [5, 9, 2]
 
 
 def test_an_array_of_objects_or_names_is_a_list(tmp_path: Any) -> None:
     ragged = np.array([cloud(4), cloud(5)], dtype=object)
     (tmp_path / "a.xyz").write_text("0 0 0\n1 1 1\n")
-    assert [len(item.data) for item in to_items(ragged)] == [4, 5]
-    assert [item.data for item in to_items(np.array([str(tmp_path / "a.xyz")]))] == [b"0 0 0\n1 1 1\n"]
+    assert [len(item.data) for item in items(ragged)] == [4, 5]
+    assert [item.data for item in items(np.array([str(tmp_path / "a.xyz")]))] == [b"0 0 0\n1 1 1\n"]
 
 
 def test_records_with_x_y_z_are_points() -> None:
@@ -116,7 +121,7 @@ def test_tensors_of_torch_are_clouds_and_pictures_by_their_dtype() -> None:
     torch = pytest.importorskip("torch")
     points = torch.from_numpy(cloud(6, np.float32))
     assert np.array_equal(to_item(points).data, points.numpy())
-    assert [item.index for item in to_items(torch.zeros(2, 8, 3))] == [0, 1]
+    assert [item.index for item in items(torch.zeros(2, 8, 3))] == [0, 1]
     assert is_one(torch.zeros(8, 9, 3, dtype=torch.uint8))
     with pytest.raises(InputError, match=r"is a Tensor that cannot be read .* tensor.detach\(\)"):
         to_item(points.requires_grad_())

@@ -46,6 +46,12 @@ def test_every_kind_of_numbers_is_the_same(client: Client, latents: Array) -> No
         assert np.array_equal(client.decode(kind), expected)
 
 
+def test_latents_of_unequal_length_are_named(client: Client) -> None:
+    with pytest.raises(InputError, match="latent 3 has 4 numbers, latent 2 8") as caught:
+        client.decode((np.zeros(4 if index == 3 else 8) for index in range(4)), batch_size=2)
+    assert (caught.value.inputs, caught.value.indices) == (("latent 3",), (3,))
+
+
 def test_a_decoded_mean_is_the_reconstruction(client: Client, pngs: list[Path]) -> None:
     decoded = client.decode(client.posterior(pngs[0]).mean)
     np.testing.assert_allclose(decoded[0], client.reconstruct(pngs[0]), atol=1e-5)

@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 import time
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import httpx2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -17,6 +19,9 @@ from PIL import Image
 
 from isolatent import Client
 from isolatent.cli import main
+
+if TYPE_CHECKING:
+    from conftest import StandIn
 
 BLOCKED = """
 import sys
@@ -236,6 +241,31 @@ def test_a_service_that_does_not_answer_ends_it_and_fails_no_input(
     assert "isolatent serve BUNDLE" in capsys.readouterr().err
     assert main([*argv, "--shard-items", "4"]) == 1
     assert json.loads(capsys.readouterr().out)["failed"] == 1
+
+
+def test_a_part_has_columns_of_one_version_only(
+    images: Path, service_url: str, stand_in: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        """That of the service, where a new version takes over before the third reconstruction."""
+        path, headers, body = stand_in.requests[-1]
+        passed = {name: headers[name] for name in ("Accept", "Content-Type") if name in headers}
+        got = httpx2.request(handler.command, service_url + path, content=body, headers=passed)
+        asked = [each for each, *_ in stand_in.requests if each.startswith("/v1/reconstructions")]
+        is_new = path.startswith("/v1/reconstructions") and len(asked) > 2
+        content = got.content.replace(b'"version":"1"', b'"version":"2"') if is_new else got.content
+        handler.send_response(got.status_code)
+        handler.send_header("Content-Type", got.headers["content-type"])
+        handler.send_header("Content-Length", str(len(content)))
+        handler.end_headers()
+        handler.wfile.write(content)
+
+    stand_in.replies.append(answer)
+    argv = ["embed", str(images), "--url", stand_in.url, "--out", str(tmp_path / "out"), "--outputs"]
+    argv += ["reconstruction_error", "--shard-items", "4", "--batch-size", "2", "--concurrency", "1"]
+    assert main(argv) == 2
+    assert "the service has version 2 of tiny now, the job version 1; begin with --fresh" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").glob("part*")] == ["part-000000.parquet"]
 
 
 def test_progress_is_a_bar_with_rate_on_a_terminal_only(

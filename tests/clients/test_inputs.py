@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from isolatent import InputError
-from isolatent._inputs import Item, is_one, to_item, to_items
+from isolatent import InputError, _questions
+from isolatent._chunks import Work
+from isolatent._inputs import Item, is_one, to_item
 
 
 def decoded(item: Item) -> np.ndarray:  # type: ignore[type-arg]
@@ -80,11 +81,12 @@ def test_a_picture_opened_from_a_file_is_named_after_it(pngs: list[Path]) -> Non
 def test_an_array_is_one_picture_or_a_batch_by_its_axes(shape: tuple[int, ...], one: bool) -> None:
     array = np.zeros(shape, np.uint8)
     assert is_one(array) is one
-    assert len(list(to_items(array))) == (1 if one else shape[0])
+    (chunk,) = Work(_questions.embeddings(None), array, batch_size=64, concurrency=1).chunks()
+    assert len(chunk.values) == (1 if one else shape[0])
 
 
 def test_a_list_is_many_whatever_is_in_it() -> None:
-    assert len(list(to_items([np.zeros((16, 16), np.uint8)] * 2))) == 2
+    assert not is_one([np.zeros((16, 16), np.uint8)] * 2)
     assert not is_one(["a.png"])
     assert not is_one(path for path in ["a.png"])
 

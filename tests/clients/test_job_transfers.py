@@ -7,6 +7,7 @@ import copy
 import hashlib
 import json
 import pickle
+import threading
 import time
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -22,6 +23,7 @@ from isolatent import (
     Client,
     JobError,
     JobTimeout,
+    NotFoundError,
     ServiceUnavailableError,
 )
 
@@ -77,6 +79,31 @@ def rest_of_part(handler: BaseHTTPRequestHandler) -> None:
     handler.send_header("Content-Length", str(len(PART) - start))
     handler.end_headers()
     handler.wfile.write(PART[start:])
+
+
+def no_answer(handler: BaseHTTPRequestHandler) -> None:
+    handler.close_connection = True
+
+
+def test_a_delete_whose_answer_was_lost_has_been_done(stand_in: StandIn) -> None:
+    stand_in.replies.append(no_answer)
+    stand_in.reply(404)
+    with Client(stand_in.url) as client:
+        client.files.delete(STORED["id"])
+        stand_in.replies.insert(0, no_answer)
+        client.jobs.delete(FACTS["id"])
+        stand_in.replies.insert(0, no_answer)
+        asyncio.run(AsyncClient(stand_in.url).jobs.delete(FACTS["id"]))
+    assert len(stand_in.requests) == 6
+
+
+def test_a_delete_of_what_was_never_there_is_not_found(stand_in: StandIn) -> None:
+    stand_in.reply(503, retry_after="0")
+    stand_in.reply(404)
+    with Client(stand_in.url) as client:
+        for _ in range(2):  # also after a refusal, which has deleted nothing
+            with pytest.raises(NotFoundError):
+                client.files.delete("file-" + 32 * "0")
 
 
 def test_an_upload_that_breaks_is_sent_again_whole(stand_in: StandIn, archive: Path) -> None:
@@ -143,6 +170,15 @@ def test_a_download_starts_over_where_ranges_are_not_given(stand_in: StandIn, tm
     assert path.read_bytes() == PART
 
 
+def test_a_download_that_never_comes_further_is_given_up(stand_in: StandIn, tmp_path: Path) -> None:
+    stand_in.reply(200, facts(state="succeeded"), **JSON)
+    stand_in.reply(200, listing(), **JSON)
+    stand_in.replies.append(broken_part)
+    with Client(stand_in.url, max_retries=1) as client, pytest.raises(APIConnectionError, match="connection broke"):
+        client.jobs.get(FACTS["id"]).download(tmp_path / "out")
+    assert len(stand_in.requests) == 4
+
+
 def test_a_part_that_is_not_what_the_list_says_is_never_kept(stand_in: StandIn, tmp_path: Path) -> None:
     stand_in.reply(200, facts(state="succeeded"), **JSON)
     stand_in.reply(200, listing(64 * "0"), **JSON)
@@ -182,6 +218,16 @@ def test_waiting_without_an_answer_ends_in_time_and_names_the_reason(stand_in: S
     assert isinstance(caught.value.__cause__, APIConnectionError)
 
 
+def test_waiting_blames_no_question_before_those_that_were_answered(stand_in: StandIn) -> None:
+    stand_in.reply(200, facts(), retry_after="0", **JSON)
+    stand_in.reply(503, retry_after="0")
+    stand_in.reply(200, facts(), retry_after="0", **JSON)
+    with Client(stand_in.url, max_retries=0) as client, pytest.raises(JobTimeout) as caught:
+        client.jobs.get(FACTS["id"]).wait(0.5)
+    assert "got no answer" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
 def test_waiting_ends_at_once_where_asking_again_is_of_no_use(stand_in: StandIn) -> None:
     stand_in.reply(200, facts(), retry_after="0", **JSON)
     stand_in.reply(404)
@@ -202,16 +248,21 @@ def test_the_asynchronous_client_repeats_and_resumes_too(stand_in: StandIn, arch
     stand_in.reply(200, facts(state="succeeded"), **JSON)
     stand_in.reply(200, listing(), **JSON)
     stand_in.replies += [broken_part, rest_of_part]
+    threads = set()
+
+    def report(_done: int, _total: int | None) -> None:
+        threads.add(threading.get_ident())
 
     async def run() -> None:
         async with AsyncClient(stand_in.url) as client:
-            await client.files.upload(archive)
-            (path,) = await (await client.jobs.get(FACTS["id"])).download(tmp_path / "out")
+            await client.files.upload(archive, progress=report)
+            (path,) = await (await client.jobs.get(FACTS["id"])).download(tmp_path / "out", progress=report)
             assert path.read_bytes() == PART
 
     asyncio.run(run())
     assert [body for _, _, body in stand_in.requests[:2]] == [PART, PART]
     assert stand_in.requests[5][1]["Range"] == "bytes=3000000-"
+    assert threads == {threading.get_ident()}
 
 
 def test_the_asynchronous_client_gives_up_in_time_too(stand_in: StandIn, archive: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from isolatent import (
+    BadRequestError,
     Client,
     ConflictError,
     InputError,
@@ -243,6 +244,11 @@ def test_what_cannot_be_uploaded_is_an_input_error(given: str, message: str, fol
     (folder / "empty").mkdir(exist_ok=True)
     with pytest.raises(InputError, match=message):
         client.jobs.create(folder / given)
+
+
+def test_no_samples_at_all_are_refused_by_the_service(client: Client, job: Job) -> None:
+    with pytest.raises(BadRequestError, match="samples: Input should be"):
+        client.jobs.create(job.input["file"], outputs=["consistency"], samples=0)
 
 
 def test_torchserve_has_no_jobs(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from isolatent import Client
+from isolatent._options import LONGEST
 
 
 def test_the_default_address_is_the_local_service() -> None:
@@ -58,7 +59,16 @@ def test_a_key_that_no_header_carries_is_refused_without_repeating_it(key: str) 
     assert key not in str(caught.value)
 
 
-@pytest.mark.parametrize("options", [{"timeout": 0}, {"timeout": float("nan")}, {"max_retries": -1}])
+@pytest.mark.parametrize(
+    "options", [{"timeout": 0}, {"timeout": float("nan")}, {"timeout": float("inf")}, {"max_retries": -1}]
+)
 def test_options_that_make_no_sense_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="expected"):
         Client(**options)  # type: ignore[arg-type]
+
+
+def test_the_longest_timeout_is_one_that_sockets_take(service_url: str) -> None:
+    with pytest.raises(ValueError, match=f"{LONGEST} \\(11 days\\) at most"):
+        Client(timeout=LONGEST + 1)
+    with Client(service_url, timeout=LONGEST) as client:
+        assert client.ready()

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from isolatent import _latents, _wire
-from isolatent._inputs import Item, to_items
+from isolatent._inputs import Item, to_item
 
 
 def items(*values: object) -> list[Item]:
-    return list(to_items(list(values)))  # type: ignore[arg-type]
+    return [to_item(value, index) for index, value in enumerate(values)]
 
 
 def picture(*shape: int) -> np.ndarray:  # type: ignore[type-arg]
@@ -31,7 +31,7 @@ def test_arrays_of_one_shape_travel_as_one_array(shape: tuple[int, ...]) -> None
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_clouds_of_one_size_travel_as_one_array_in_their_own_precision(dtype: type) -> None:
     clouds = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(dtype)
-    call = _wire.embeddings(list(to_items(clouds)), None)
+    call = _wire.embeddings(items(*clouds), None)
     assert call.content is not None
     sent = np.load(io.BytesIO(call.content))
     assert (sent.dtype, sent.tolist()) == (dtype, clouds.tolist())
@@ -94,12 +94,12 @@ def test_batches_close_early_where_inputs_are_large(monkeypatch: pytest.MonkeyPa
 def test_batches_read_no_further_than_the_one_in_hand() -> None:
     read = []
 
-    def source() -> Iterator[bytes]:
+    def source() -> Iterator[Item]:
         for number in range(100):
             read.append(number)
-            yield b"x"
+            yield Item(number, "x", b"x")
 
-    next(_wire.batches(to_items(source()), 4))
+    next(_wire.batches(source(), 4))
     assert read == [0, 1, 2, 3]
 
 

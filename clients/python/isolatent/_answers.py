@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import httpx2
@@ -59,6 +60,11 @@ class Answer:
     def is_success(self) -> bool:
         """Whether the status says yes."""
         return self.status // 100 == 2
+
+    @cached_property
+    def safetensors(self) -> tuple[_safetensors.Tensors, dict[str, str]]:
+        """The tensors and the metadata, read once. Raises ValueError where it has none."""
+        return _safetensors.parse(self.content)
 
     @property
     def media_type(self) -> str:
@@ -151,7 +157,7 @@ def refused_items(answer: Answer, call: Call) -> dict[int, IsolatentError]:
 
     Raises APIResponseError.
     """
-    _, metadata = _safetensors.parse(answer.content)
+    _, metadata = answer.safetensors
     refused: dict[int, IsolatentError] = {}
     try:
         for entry in json.loads(metadata.get("errors", "[]")):
@@ -217,7 +223,7 @@ def _tensors(answer: Answer, call: Call, axes: Axes) -> tuple[_safetensors.Tenso
     """The tensors named in `axes`, checked for their number of axes and one row per input."""
     _expect_type(answer, call, SAFETENSORS)
     try:
-        tensors, metadata = _safetensors.parse(answer.content)
+        tensors, metadata = answer.safetensors
     except ValueError as error:
         raise unexpected(answer, call, f"the tensors cannot be read ({error})") from None
     for name, counts in axes.items():

@@ -109,7 +109,7 @@ class AsyncDriver:
                     index += 1
 
     async def close(self) -> None:
-        """Close this loop's connections; those of other loops close with them."""
+        """Close this loop's connections. Other loops close theirs when they next run, or when they end."""
         self._closed = True
         pools = self._pools.pop(asyncio.get_running_loop(), [])
         self._pools.clear()
@@ -152,25 +152,35 @@ class AsyncDriver:
         if self._http:
             yield self._http
             return
-        pool = await self._pool()
+        pools = self._pools_here()
+        pool = await _with_room(pools)
         pool.busy += 1
         try:
             yield pool.http
         finally:
             pool.busy -= 1
+            if not pool.busy and pool in pools[1:]:  # after a burst, nothing would use its connections or close them
+                pools.remove(pool)
+                await pool.close()
 
-    async def _pool(self) -> _Pool:
-        """The first pool with room, or another one."""
-        loop = asyncio.get_running_loop()
-        self._pools = {other: pools for other, pools in self._pools.items() if not other.is_closed()}
-        pools = self._pools.setdefault(loop, [])
+    def _pools_here(self) -> list[_Pool]:
+        """The open pools of the running loop. Loops of other threads may be at this, too."""
+        for loop in list(self._pools):
+            if loop.is_closed():
+                self._pools.pop(loop, None)
+        pools = self._pools.setdefault(asyncio.get_running_loop(), [])
         pools[:] = [pool for pool in pools if not pool.http.is_closed]
-        for pool in pools:
-            if pool.busy < _POOL_SIZE:
-                return pool
-        pools.append(_Pool())
-        await pools[-1].open()
-        return pools[-1]
+        return pools
+
+
+async def _with_room(pools: list[_Pool]) -> _Pool:
+    """The first pool with room, or another one."""
+    for pool in pools:
+        if pool.busy < _POOL_SIZE:
+            return pool
+    pools.append(_Pool())
+    await pools[-1].open()
+    return pools[-1]
 
 
 async def _content(response: httpx2.Response, exchange: Exchange, transfer: Transfer) -> bytes:
@@ -178,7 +188,8 @@ async def _content(response: httpx2.Response, exchange: Exchange, transfer: Tran
     if not transfer.accept(response.status_code):
         return await response.aread()
     async for piece in response.aiter_bytes():
-        await asyncio.to_thread(transfer.write, piece, exchange.attempts)
+        await asyncio.to_thread(transfer.write, piece)
+        transfer.note(piece, exchange.attempts)
     return b""
 
 

@@ -19,6 +19,9 @@ from isolatent._retry import Attempts
 
 logger = logging.getLogger("isolatent")
 
+_LOST = frozenset({502, 504})
+"""Statuses of a proxy that got no answer from the service behind it, which may have done what it was asked."""
+
 
 class Exchange:
     """A call to a service: `request` before each attempt, `answered` or `broken` after it, `wait_after` a failure.
@@ -35,6 +38,7 @@ class Exchange:
         self._sent = dialect.request(self._call)
         self._url = options.base_url + self._sent.path
         self._started = 0.0
+        self._is_perhaps_done = False
 
     def request(self) -> dict[str, Any]:
         """What to send, as keywords of httpx2's `build_request`."""
@@ -59,10 +63,14 @@ class Exchange:
         seconds = time.monotonic() - self._started
         what = self._sent.method, self._url, answer.status, seconds, answer.request_id or self._call.request_id
         logger.debug("%s %s: %d in %.3f s, request %s", *what)
-        return answer if answer.is_success else _answers.refusal(answer, self._call)
+        if answer.is_success or (answer.status == 404 and self._call.method == "DELETE" and self._is_perhaps_done):
+            return answer  # what is to be deleted is gone: an earlier attempt has done it, and its answer was lost
+        self._is_perhaps_done |= answer.status in _LOST
+        return _answers.refusal(answer, self._call)
 
     def broken(self, error: httpx2.RequestError) -> IsolatentError:
         """The error for an attempt without an answer."""
+        self._is_perhaps_done |= not isinstance(error, httpx2.ConnectError)
         return _answers.no_answer(error, self._url, self._options.timeout, self._call)
 
     def late(self) -> APITimeoutError:

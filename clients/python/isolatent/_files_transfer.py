@@ -34,8 +34,15 @@ class Transfer(Protocol):
     def accept(self, status: int) -> bool:
         """Whether pieces of the answer go to `write`; else it is read whole."""
 
-    def write(self, piece: bytes, attempts: Attempts) -> None:
-        """Keep a piece of the answer."""
+    def write(self, piece: bytes) -> None:
+        """Keep a piece of the answer. May run in a thread."""
+
+    def note(self, piece: bytes, attempts: Attempts) -> None:
+        """Report a piece that has gone or is kept, and count the time anew. Runs where the caller does."""
+
+
+def _nothing(_count: int) -> None:
+    """Report nothing."""
 
 
 class Upload:
@@ -61,7 +68,7 @@ class Upload:
         with self._path.open("rb") as file:
             while piece := file.read(min(PIECE, self._size - self._sent)):
                 yield piece
-                self._note(piece, attempts)
+                self.note(piece, attempts)
 
     async def body_async(self, attempts: Attempts) -> AsyncIterator[bytes]:
         """The pieces, read in a thread."""
@@ -69,32 +76,34 @@ class Upload:
         with await asyncio.to_thread(self._path.open, "rb") as file:
             while piece := await asyncio.to_thread(file.read, min(PIECE, self._size - self._sent)):
                 yield piece
-                self._note(piece, attempts)
+                self.note(piece, attempts)
 
     def accept(self, status: int) -> bool:  # noqa: ARG002
         """The answer is short."""
         return False
 
-    def write(self, piece: bytes, attempts: Attempts) -> None:
+    def write(self, piece: bytes) -> None:
         """Never called."""
 
-    def _restart(self) -> None:
-        self._report(-self._sent)
-        self._hash, self._sent = hashlib.sha256(), 0
-
-    def _note(self, piece: bytes, attempts: Attempts) -> None:
+    def note(self, piece: bytes, attempts: Attempts) -> None:
+        """Report a piece that has gone."""
         self._hash.update(piece)
         self._sent += len(piece)
         self._report(len(piece))
         attempts.renew()
 
+    def _restart(self) -> None:
+        self._report(-self._sent)
+        self._hash, self._sent = hashlib.sha256(), 0
+
 
 class Download:
     """The answer into a file that is open for writing, from where it ends: broken connections are taken up there."""
 
-    def __init__(self, file: IO[bytes], report: Report) -> None:
+    def __init__(self, file: IO[bytes], report: Report = _nothing) -> None:
         self._file, self._report = file, report
-        self._report(self._file.seek(0, 2))
+        self._furthest = self._file.seek(0, 2)
+        self._report(self._furthest)
 
     def headers(self) -> dict[str, str]:
         """The rest only. As it is: a proxy's compression would not fit the lengths."""
@@ -117,8 +126,13 @@ class Download:
             self._file.truncate()
         return status in (200, 206)
 
-    def write(self, piece: bytes, attempts: Attempts) -> None:
-        """Append the piece. An attempt that came further does not count as one."""
+    def write(self, piece: bytes) -> None:
+        """Append the piece."""
         self._file.write(piece)
+
+    def note(self, piece: bytes, attempts: Attempts) -> None:
+        """Report a piece that is kept. An attempt that came further than all before it does not count as one."""
         self._report(len(piece))
-        attempts.renew(further=True)
+        have = self._file.tell()
+        attempts.renew(further=have > self._furthest)
+        self._furthest = max(have, self._furthest)

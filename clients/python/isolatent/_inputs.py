@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -71,12 +71,6 @@ def is_one(value: object) -> bool:
     if isinstance(value, str | bytes | bytearray | memoryview | os.PathLike | File | Picture | Geometry):
         return True
     return _is_named(value) or not isinstance(value, Iterable)
-
-
-def to_items(values: Input | Iterable[Input]) -> Iterator[Item]:
-    """The items of one input or of an iterable of them, read one by one as they are asked for. Raises InputError."""
-    each: Iterable[Any] = [values] if is_one(values) else values  # type: ignore[assignment]
-    return (to_item(value, index) for index, value in enumerate(each))
 
 
 def to_item(value: object, index: int = 0) -> Item:

@@ -126,7 +126,7 @@ class Job(BaseJob):
             while not self.is_over:
                 time.sleep(waiting.pause(asked))
                 try:
-                    asked = self._look(waiting.time_left(self._driver.timeout))
+                    asked = self._look(waiting.question(self._driver.timeout))
                 except IsolatentError as error:
                     asked = waiting.missed(error)
                 look(self)
@@ -165,7 +165,7 @@ class Job(BaseJob):
         """The inputs without results, with the reasons; those of finished parts while the job runs."""
         with tempfile.TemporaryFile() as file:
             call = _jobs_wire.errors(self.id)
-            answer = self._driver.send(call, transfer=Download(file, _nothing))
+            answer = self._driver.send(call, transfer=Download(file))
             file.seek(0)
             yield from _jobs_answers.item_errors(file, answer.url)
 
@@ -178,7 +178,7 @@ class Job(BaseJob):
         by its sha256. `progress` is True for a line on stderr, or a function of the bytes received and of all bytes.
         """
         self._require(partial=partial)
-        into, parts = Path(folder), list(self._parts())
+        into, parts = Path(folder), self._parts()
         into.mkdir(parents=True, exist_ok=True)
         total = sum(part.bytes for part in parts)
         with _progress.shown(progress, total, _progress.of_bytes) as report:
@@ -206,14 +206,9 @@ class Job(BaseJob):
         if not partial and count != self.counts.succeeded:
             raise _jobs_base.incomplete(self, count)
 
-    def _parts(self) -> Iterator[Part]:
-        token = None
-        while True:
-            call = _jobs_wire.parts(self.id, token)
-            page = _jobs_answers.parts(self._driver.send(call), call)
-            yield from page.entries
-            if not (token := page.next):
-                return
+    def _parts(self) -> list[Part]:
+        call = _jobs_wire.parts(self.id)
+        return _jobs_answers.parts(self._driver.send(call), call)
 
     def _content(self, part: Part) -> bytes:
         answer = self._driver.send(_jobs_wire.part(self.id, part.index))
@@ -233,7 +228,3 @@ class Job(BaseJob):
             if keeping.finish(url):
                 return keeping.path
             report(-part.bytes)
-
-
-def _nothing(_count: int) -> None:
-    """Report nothing."""

@@ -57,9 +57,9 @@ def jobs(answer: Answer, call: Call) -> Page:
     return _page(_job, answer, call)
 
 
-def parts(answer: Answer, call: Call) -> Page:
-    """A page of Part. Raises APIResponseError."""
-    return _page(lambda entry: Part(*(entry[name] for name in ("index", "rows", "bytes", "sha256"))), answer, call)
+def parts(answer: Answer, call: Call) -> list[Part]:
+    """All finished parts. Raises APIResponseError."""
+    return _entries(_part, json_object(answer, call), answer, call)
 
 
 def pause(answer: Answer) -> float | None:
@@ -84,10 +84,17 @@ def _job(facts: Mapping[str, Any]) -> Mapping[str, Any]:
     return facts
 
 
+def _part(facts: Mapping[str, Any]) -> Part:
+    return Part(*(facts[name] for name in ("index", "rows", "bytes", "sha256")))
+
+
 def _page(read: Callable[[Any], object], answer: Answer, call: Call) -> Page:
     facts = json_object(answer, call)
-    entries = _read(lambda given: [read(entry) for entry in given["data"]], facts, answer, call)
-    return Page(entries, facts.get("next_page_token"))
+    return Page(_entries(read, facts, answer, call), facts.get("next_page_token"))
+
+
+def _entries(read: Callable[[Any], T], facts: Mapping[str, Any], answer: Answer, call: Call) -> list[T]:
+    return _read(lambda given: [read(entry) for entry in given["data"]], facts, answer, call)
 
 
 def _read(read: Callable[[Any], T], facts: Mapping[str, Any], answer: Answer, call: Call) -> T:

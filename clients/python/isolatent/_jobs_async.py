@@ -127,7 +127,7 @@ class AsyncJob(BaseJob):
             while not self.is_over:
                 await asyncio.sleep(waiting.pause(asked))
                 try:
-                    asked = await self._look(waiting.time_left(self._driver.timeout))
+                    asked = await self._look(waiting.question(self._driver.timeout))
                 except IsolatentError as error:
                     asked = waiting.missed(error)
                 look(self)
@@ -161,14 +161,14 @@ class AsyncJob(BaseJob):
         Raises UnsupportedError without pyarrow.
         """
         await self._require(partial=partial)
-        contents = [await self._content(part) async for part in self._parts()]
+        contents = [await self._content(part) for part in await self._parts()]
         return await asyncio.to_thread(_jobs_parts.table, self, contents)
 
     async def errors(self) -> AsyncIterator[JobItemError]:
         """The inputs without results, with the reasons; those of finished parts while the job runs."""
         with tempfile.TemporaryFile() as file:
             call = _jobs_wire.errors(self.id)
-            answer = await self._driver.send(call, transfer=Download(file, _nothing))
+            answer = await self._driver.send(call, transfer=Download(file))
             file.seek(0)
             for error in _jobs_answers.item_errors(file, answer.url):
                 yield error
@@ -182,7 +182,7 @@ class AsyncJob(BaseJob):
         by its sha256. `progress` is True for a line on stderr, or a function of the bytes received and of all bytes.
         """
         await self._require(partial=partial)
-        into, parts = Path(folder), [part async for part in self._parts()]
+        into, parts = Path(folder), await self._parts()
         into.mkdir(parents=True, exist_ok=True)
         total = sum(part.bytes for part in parts)
         with _progress.shown(progress, total, _progress.of_bytes) as report:
@@ -203,22 +203,16 @@ class AsyncJob(BaseJob):
 
     async def _rows(self, *, partial: bool) -> AsyncIterator[JobRow]:
         count = 0
-        async for part in self._parts():
+        for part in await self._parts():
             for row in _jobs_parts.rows(self, await self._content(part)):
                 count += 1
                 yield row
         if not partial and count != self.counts.succeeded:
             raise _jobs_base.incomplete(self, count)
 
-    async def _parts(self) -> AsyncIterator[Part]:
-        token = None
-        while True:
-            call = _jobs_wire.parts(self.id, token)
-            page = _jobs_answers.parts(await self._driver.send(call), call)
-            for part in page.entries:
-                yield part
-            if not (token := page.next):
-                return
+    async def _parts(self) -> list[Part]:
+        call = _jobs_wire.parts(self.id)
+        return _jobs_answers.parts(await self._driver.send(call), call)
 
     async def _content(self, part: Part) -> bytes:
         answer = await self._driver.send(_jobs_wire.part(self.id, part.index))
@@ -238,7 +232,3 @@ class AsyncJob(BaseJob):
             if await asyncio.to_thread(keeping.finish, url):
                 return keeping.path
             report(-part.bytes)
-
-
-def _nothing(_count: int) -> None:
-    """Report nothing."""

@@ -162,8 +162,9 @@ class Waiting:
             raise late(self._job, self._timeout, self._last) from self._last
         return min(wait, left)
 
-    def time_left(self, most: float) -> float:
-        """Seconds that one question may take."""
+    def question(self, most: float) -> float:
+        """Seconds that the next question may take, `most` at most. What became of the last one is forgotten."""
+        self._last = None
         return most if self._deadline is None else min(most, max(self._deadline - time.monotonic(), 1.0))
 
     def missed(self, error: IsolatentError) -> float | None:

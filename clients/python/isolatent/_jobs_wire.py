@@ -62,7 +62,7 @@ def create(
     """Make a job. Repeating the request with the same key makes no second one."""
     body: dict[str, Any] = {"input": dict(given), "format": format}
     options = {"model": model, "outputs": list(outputs), "samples": samples, "metadata": dict(metadata or {})}
-    body |= {name: value for name, value in options.items() if value}
+    body |= {name: value for name, value in options.items() if value not in (None, [], {})}
     headers = {"Content-Type": JSON, "Idempotency-Key": key}
     return Call("POST", "/v1/jobs", headers=headers, content=json.dumps(body).encode())
 
@@ -87,9 +87,9 @@ def delete_job(job_id: str) -> Call:
     return Call("DELETE", _path(job_id), accept="*/*")
 
 
-def parts(job_id: str, page_token: str | None) -> Call:
+def parts(job_id: str) -> Call:
     """Ask for the list of finished parts."""
-    return Call("GET", f"{_path(job_id)}/results", params={"page_token": page_token} if page_token else {})
+    return Call("GET", f"{_path(job_id)}/results")
 
 
 def part(job_id: str, index: int) -> Call:

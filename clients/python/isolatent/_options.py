@@ -11,6 +11,8 @@ import httpx2
 
 BASE_URL = "http://127.0.0.1:8000"
 """Where `isolatent serve` listens unless told otherwise."""
+LONGEST = 1_000_000
+"""The longest timeout in seconds: sockets take no more than 2**31 ms."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,8 @@ class Options:
         cls, base_url: str | None, api_key: str | None, timeout: float, max_retries: int, default: str = BASE_URL
     ) -> Options:
         """What is given, else what the environment says, else the default. Raises ValueError with the remedy."""
-        if not timeout > 0:
-            raise ValueError(f"timeout={timeout!r}, expected seconds above 0")
+        if not 0 < timeout <= LONGEST:
+            raise ValueError(f"timeout={timeout!r}, expected seconds above 0, {LONGEST} (11 days) at most")
         if max_retries < 0:
             raise ValueError(f"max_retries={max_retries!r}, expected 0 or more")
         url = base_url or os.environ.get("ISOLATENT_BASE_URL") or default

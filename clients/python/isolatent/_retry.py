@@ -1,6 +1,7 @@
 """When to try again, how long to wait, when to give up. No I/O: the clients send and sleep.
 
-All attempts and waits of one request fit into its timeout. Requests are deterministic, so repeating one is safe.
+All attempts and waits of one request fit into its timeout. Repeating one is safe: results are deterministic, a job has
+its key, and what is deleted stays deleted. A repeated upload may leave a second copy with the service, which expires.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, Self
 
 import httpx2
 
@@ -20,6 +21,19 @@ RETRIED_STATUS = frozenset({408, 429, 502, 503, 504})
 BACKOFF, BACKOFF_CAP = 0.5, 8.0
 RETRY_AFTER_CAP = 60.0
 """A service that wants a longer pause, in seconds, is given up at once."""
+_LEAST = 0.001
+
+
+class TimeLeft(float):
+    """Seconds until a deadline, never quite 0, as any transport takes them; `now` gives those that are left later."""
+
+    now: Callable[[], float]
+
+    def __new__(cls, now: Callable[[], float]) -> Self:
+        """Those that are left already."""
+        self = super().__new__(cls, max(now(), _LEAST))
+        self.now = now
+        return self
 
 
 class Attempts:
@@ -40,9 +54,9 @@ class Attempts:
         self._timeout = timeout
         self._deadline = clock() + timeout
 
-    def time_left(self) -> float:
+    def time_left(self) -> TimeLeft:
         """Seconds until the deadline; never quite 0, which a transport would take as a value of its own."""
-        return max(self._deadline - self._clock(), 0.001)
+        return TimeLeft(lambda: self._deadline - self._clock())
 
     def renew(self, *, further: bool = False) -> None:
         """Count the time anew: a piece of a long transfer has gone. `further` also forgets the attempts so far."""

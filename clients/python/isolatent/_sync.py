@@ -13,14 +13,14 @@ from typing import TypeVar
 
 import httpx2
 
-from isolatent import _progress
+from isolatent import _progress, _transport
 from isolatent._answers import Answer
 from isolatent._backends import Dialect
 from isolatent._chunks import Gathering, Work
 from isolatent._errors import IsolatentError
 from isolatent._exchange import Exchange
 from isolatent._files_transfer import Transfer
-from isolatent._options import LIMITS, Options, tls
+from isolatent._options import Options
 from isolatent._progress import Progress
 from isolatent._retry import Attempts
 from isolatent._wire import Call
@@ -34,7 +34,7 @@ class Driver:
 
     def __init__(self, dialect: Dialect, options: Options, http: httpx2.Client | None) -> None:
         self._dialect, self._options = dialect, options
-        self._http = http or httpx2.Client(verify=tls(), limits=LIMITS)
+        self._http = http or _transport.client()
         # Also closes the connections of a client that is forgotten, when it is collected.
         self.close = weakref.finalize(self, self._http.close) if http is None else _leave_open
 
@@ -133,7 +133,8 @@ def _content(response: httpx2.Response, attempts: Attempts, transfer: Transfer |
     if transfer is None or not transfer.accept(response.status_code):
         return b"".join(attempts.within(response.iter_bytes()))
     for piece in response.iter_bytes():
-        transfer.write(piece, attempts)
+        transfer.write(piece)
+        transfer.note(piece, attempts)
     return b""
 
 

@@ -102,9 +102,8 @@ def decodings(items: Sequence[Item], model: str | None) -> Call:
     latents = [np.asarray(item.data) for item in items]
     for item, latent in zip(items, latents, strict=True):
         if latent.shape != latents[0].shape:
-            raise InputError(
-                f"{item.name} has {len(latent)} numbers, {items[0].name} {len(latents[0])}; pass latents of one model"
-            )
+            what = f"{item.name} has {len(latent)} numbers, {items[0].name} {len(latents[0])}"
+            raise InputError(f"{what}; pass latents of one model", inputs=(item.name,), indices=(item.index,))
     return _bulk("/v1/decodings", items, _params(model), _npy(np.stack(latents)), SAFETENSORS)  # (N, d)
 
 

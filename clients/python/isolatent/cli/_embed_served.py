@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 
 import isolatent
 from isolatent import _base, _questions
+from isolatent._answers import Answer
 from isolatent._chunks import Work
 from isolatent._client import Client
 from isolatent._errors import APIStatusError, InputError, IsolatentError
 from isolatent._inputs import Item
 from isolatent._questions import Question
+from isolatent._wire import Call
 from isolatent.types import Posterior
 from isolatent_export import inputs as decoding
 from isolatent_export.manifest import Manifest
@@ -98,7 +100,7 @@ class Served:
         """For each thing that is asked: what comes back for every input of the shards, in order."""
         spec, model = folder.spec, self._model.id
         asked: list[tuple[Question[Any], Callable[[Any], Columns]]] = [
-            (_questions.posteriors(model), partial(_posterior, job=folder.job, embedding="embedding" in spec.outputs))
+            (_questions.posteriors(model), partial(_posterior, embedding="embedding" in spec.outputs))
         ]
         if "reconstruction_error" in spec.outputs:
             asked.append((_questions.reconstruction_errors(model), lambda error: {"reconstruction_error": error}))
@@ -116,7 +118,8 @@ class Served:
     ) -> Stream:
         """Requests go on across the ends of shards, so that some are always under way."""
         contents = _contents(folder, todo, stop)
-        work = Work(replace(question, item=_item), contents, folder.spec.batch_items, self._concurrency, "item")
+        question = replace(question, item=_item, read=partial(_of_version, question.read, folder.job))
+        work = Work(question, contents, folder.spec.batch_items, self._concurrency, "item")
         for _, result in self._client._driver.each(work):
             yield _failure(result) if isinstance(result, IsolatentError) else columns(result)
 
@@ -188,13 +191,17 @@ def _item(value: Any, index: int) -> Item:
     return Item(index, name, content)
 
 
-def _posterior(posterior: Posterior, job: Job, *, embedding: bool) -> Columns:
-    """Raises JobError when another version of the model has taken its place."""
-    if posterior.version != job.model.version:
-        was, now = job.model.version, posterior.version
-        raise JobError(
-            f"the service has version {now} of {job.model.name} now, the job version {was}; begin with --fresh"
-        )
+def _of_version(read: Callable[[Answer, Call], Iterable[Any]], job: Job, answer: Answer, call: Call) -> Iterable[Any]:
+    """What `read` finds in an answer. Raises JobError when another version of the model has given it."""
+    results = read(answer, call)
+    was, now = job.model.version, answer.safetensors[1].get("version", "")
+    if now != was:
+        what = f"the service has version {now} of {job.model.name} now, the job version {was}"
+        raise JobError(f"{what}; begin with --fresh")
+    return results
+
+
+def _posterior(posterior: Posterior, *, embedding: bool) -> Columns:
     columns: Columns = {"mean": posterior.mean, "variance": posterior.variance, "kl": posterior.kl}
     return columns | ({"embedding": posterior.mean} if embedding else {})
 

@@ -20,6 +20,7 @@ import argparse
 import sys
 from collections.abc import Iterable
 from datetime import datetime
+from typing import get_args
 
 import numpy as np
 
@@ -28,10 +29,9 @@ from isolatent._errors import JobTimeout
 from isolatent._jobs import Job
 from isolatent.cli import CommandError
 from isolatent.cli._service import add_model_argument, add_service_arguments, numbers, print_json, service
-from isolatent.types import JobRow
+from isolatent.types import JobFormat, JobOutput, JobRow, JobState
 
-OUTPUTS = ("posterior", "embedding", "reconstruction_error", "consistency")
-STATES = ("queued", "running", "cancelling", "succeeded", "failed", "cancelled")
+OUTPUTS: tuple[str, ...] = get_args(JobOutput)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     create = commands.add_parser("create", help="begin a job", description="Begin a job and print its id.")
     _add_create_arguments(create)
     every = [create, commands.add_parser("list", help="list jobs, newest first")]
-    every[-1].add_argument("--state", choices=STATES, help="only those in this state")
+    every[-1].add_argument("--state", choices=get_args(JobState), help="only those in this state")
     for name, text in (
         ("show", "all facts about a job"),
         ("wait", "wait until a job is over"),
@@ -82,7 +82,7 @@ def _add_create_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--remote", action="store_true", help="INPUT is a path or pattern on the service's machine")
     add_model_argument(parser)
     add_outputs_argument(parser)
-    parser.add_argument("--format", choices=("parquet", "jsonl"), default="parquet", help="of the parts (parquet)")
+    parser.add_argument("--format", choices=get_args(JobFormat), default="parquet", help="of the parts (parquet)")
     parser.add_argument("--samples", type=int, metavar="N", help="transformed copies per input, for consistency")
     parser.add_argument("--column", metavar="NAME", help="of a Parquet file: what holds the inputs or their paths")
     parser.add_argument("--metadata", action="append", type=_pair, metavar="NAME=TEXT", help="kept with the job")
