@@ -5,6 +5,8 @@ Log-variances are compared, not variances: a variance may be e^10 and its absolu
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import fields
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,9 +31,13 @@ class Engine(Protocol):
         """Latents (N, d) -> reconstructions (N, ...)."""
 
 
-def measure(engine: Engine, golden: Golden, name: str) -> tuple[ParityRow, ...]:
-    """Run every golden sample at each batch size of `BATCHES` and return the largest absolute differences."""
-    return tuple(_at_batch(engine, golden, name, batch) for batch in BATCHES)
+def measure(engine: Engine, golden: Golden, name: str, sizes: Iterable[int] = ()) -> tuple[ParityRow, ...]:
+    """Run every golden sample at each batch size of `BATCHES` and `sizes` and return the largest absolute differences.
+
+    Larger batches than there are samples have them more than once.
+    """
+    batches = sorted({*BATCHES, *sizes})
+    return tuple(_at_batch(engine, _repeated(golden, batch), name, batch) for batch in batches)
 
 
 def excess(rows: tuple[ParityRow, ...], tolerance: Tolerance) -> list[str]:
@@ -55,6 +61,14 @@ def _at_batch(engine: Engine, golden: Golden, name: str, batch: int) -> ParityRo
         for output, got in outputs.items():
             worst[output] = float(np.fmax.reduce([worst[output], _distance(got, getattr(golden, output)[part])]))
     return ParityRow(engine=name, batch=batch, **worst)
+
+
+def _repeated(golden: Golden, least: int) -> Golden:
+    """The samples, from the beginning again until there are `least` of them."""
+    if len(golden.input) >= least:
+        return golden
+    places = np.resize(np.arange(len(golden.input)), least)
+    return Golden(*(getattr(golden, each.name)[places] for each in fields(golden)))
 
 
 def _distance(got: Array, expected: Array) -> float:

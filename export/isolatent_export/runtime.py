@@ -16,7 +16,7 @@ from isolatent_export import device as devices
 from isolatent_export.bundle import DECODER, ENCODER, Bundle, BundleError
 from isolatent_export.device import CPU, CUDA, CudaOptions, Device
 from isolatent_export.graphs import Bound, Graph, Plain, Shapes
-from isolatent_export.spread import Spread
+from isolatent_export.spread import Spread, piece
 
 __all__ = ["BUCKETS", "CudaOptions", "Device", "OnnxRuntime"]
 
@@ -62,8 +62,10 @@ class OnnxRuntime:
         latent = (manifest.latent.size,)
         posterior: Shapes = {"mean": latent, "log_variance": latent}
         reconstruction: Shapes = {"reconstruction": manifest.reconstruction_shape}
-        self._encoder = self._graph(encoder, manifest.input.shape, posterior)
-        self._decoder = self._graph(decoder, latent, reconstruction)
+        self.sizes = {1}
+        """Batch sizes for each way in which these graphs compute: what holds for them holds for all."""
+        self._encoder = self._graph(encoder, self._example, posterior)
+        self._decoder = self._graph(decoder, np.zeros((1, *latent), np.float32), reconstruction)
 
     def encode(self, inputs: Array) -> tuple[Array, Array]:
         """Items (N, ...) as in the input spec -> mean and log-variance of q(z|x), each (N, d) float32."""
@@ -83,14 +85,22 @@ class OnnxRuntime:
 
     def prove(self) -> None:
         """Raise what ONNX Runtime raises when it cannot even run zeros: the fault is its own, not an input's."""
-        mean, _ = self.encode(self._example)
-        self.decode(mean)
+        for size in self.sizes:
+            mean, _ = self.encode(np.repeat(self._example, size, axis=0))
+            self.decode(mean)
 
-    def _graph(self, loaded: _Loaded, item: tuple[int, ...], outputs: Shapes) -> Graph:
-        if not self.buckets:
-            whole = Plain(loaded.session, outputs)
-            return Spread(Plain(loaded.one, outputs), whole, self._threads) if loaded.one else whole
-        return Bound(loaded.session, item, outputs, self.buckets, record=self._record and loaded.whole)
+    def _graph(self, loaded: _Loaded, item: Array, outputs: Shapes) -> Graph:
+        if self.buckets:
+            return Bound(loaded.session, item.shape[1:], outputs, self.buckets, record=self._record and loaded.whole)
+        whole = Plain(loaded.session, outputs)
+        if loaded.one is None:
+            return whole
+        one = Plain(loaded.one, outputs)
+        items = piece(one, item)
+        if items * self._threads > BUCKETS[-1]:
+            return whole
+        self.sizes.add(items * self._threads)
+        return Spread(one, whole, self._threads, items)
 
 
 _DTYPES = {"image": np.uint8, "point_cloud": np.float32}

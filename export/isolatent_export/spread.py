@@ -1,13 +1,14 @@
 """A graph on several cores of a processor: a batch in pieces, each computed by one thread from end to end.
 
 ONNX Runtime splits every operator among its threads instead, which then wait for each other after every one: as quick
-on idle cores, two times slower where something else wants them too, as in a service. Too few items for all threads are
-left to it.
+on idle cores, up to two times slower where something else wants them too, as in a service. What is over too soon to be
+handed around is left to it.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from collections import deque
 from queue import SimpleQueue
@@ -22,18 +23,19 @@ Array = NDArray[Any]
 
 PIECES = 4
 """Per thread at most: one that is held up leaves its next pieces to the others."""
-ITEMS = 4
-"""In a piece at least, when there are enough: calls cost something."""
+PIECE_SECONDS = 0.005
+"""What a piece takes at least: a thread that takes one may have to wait for the interpreter's lock that long."""
 
 
 class Spread:
-    """Runs batches on `threads` threads, the caller's among them; smaller ones than that on `few`."""
+    """Runs batches on `threads` threads, the caller's among them, when that makes a piece of `items` for each."""
 
-    def __init__(self, one: Graph, few: Graph, threads: int) -> None:
+    def __init__(self, one: Graph, few: Graph, threads: int, items: int) -> None:
         """`one` computes on the thread that calls it, and may be called by several; `few` takes all cores at once."""
         self._one = one
         self._few = few
         self._threads = threads
+        self._items = items
         self._turns: SimpleQueue[_Turn | None] = SimpleQueue()
         for number in range(threads - 1):
             threading.Thread(target=_help, args=(self._turns,), name=f"spread-{number}", daemon=True).start()
@@ -41,14 +43,25 @@ class Spread:
 
     def run(self, items: Array) -> list[Array]:
         """Items (N, ...) -> the outputs, each (N, ...). Thread-safe. Raises what `one` raises for any piece."""
-        if len(items) < self._threads:
+        count = min(PIECES * self._threads, len(items) // self._items)
+        if count < self._threads:
             return self._few.run(items)
-        count = max(self._threads, min(PIECES * self._threads, len(items) // ITEMS))
         turn = _Turn(self._one, np.array_split(items, count))
         for _ in range(self._threads - 1):
             self._turns.put(turn)
         turn.work()
         return [np.concatenate(rows) for rows in zip(*turn.wait(), strict=True)]
+
+
+def piece(one: Graph, item: Array) -> int:
+    """Items that `one` computes in PIECE_SECONDS, by the quickest of three runs of `item` (1, ...)."""
+    one.run(item)
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        one.run(item)
+        times.append(time.perf_counter() - began)
+    return max(1, round(PIECE_SECONDS / min(times)))
 
 
 class _Turn:

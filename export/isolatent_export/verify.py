@@ -47,7 +47,7 @@ def load_verified(
     """
     bundle.require_intact()
     runtime = OnnxRuntime(bundle, device=device, threads=threads, cuda=cuda)
-    rows = parity.measure(runtime, bundle.golden(), runtime.provider)
+    rows = parity.measure(runtime, bundle.golden(), runtime.provider, runtime.sizes)
     wrong = parity.excess(rows, bundle.manifest.tolerance)
     if wrong:
         raise BundleError(f"{bundle.path}: {wrong[0]}; refused: export again, or serve on the device it was made for")

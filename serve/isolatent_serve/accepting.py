@@ -1,7 +1,8 @@
 """Accepting connections from a socket that several processes share, so that each gets its part.
 
 Left to themselves, whichever process wakes first takes all that wait. Here a process that has more connections than
-another one leaves a new one alone for a moment, which is enough for the other to take it.
+another one leaves a new one alone for a moment, which is enough for the other to take it; and one that is not ready
+yet leaves all to those that are.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ PATIENCE = 0.001
 """Seconds that a new connection waits at a time for a process that has fewer."""
 TRIES = 5
 """How many times; a process that is busy for longer misses it."""
+UNREADY_PATIENCE = 0.05
+"""Seconds between two looks of a process that is not ready whether another one still is."""
+SILENCE = 3.0
+"""Seconds after which a ready process that nothing is heard of counts for nothing here."""
 SLACK = 8
 """A process may have one connection more than another, and one more for each eight of the other's."""
 
@@ -55,6 +60,9 @@ class Acceptor:
         await asyncio.gather(*self._tasks)
 
     def _offered(self) -> None:
+        if self._peers.leaves_to_others(SILENCE):
+            self._pause(UNREADY_PATIENCE)
+            return
         fewest = self._peers.fewest
         self._left_alone += 1
         if self._left_alone <= TRIES and self._peers.connections > fewest + 1 + fewest // SLACK:

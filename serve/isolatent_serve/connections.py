@@ -103,6 +103,7 @@ class Connection(HttpToolsProtocol):
         self._since: float | None = _loop.time()  # None while a request is being answered
         self._in_head = False
         self._head_bytes = 0
+        self._ends_one = False  # whether what is being parsed has the end of another request before the head
         self._unsent = 0
         self._send_by = 0.0
         self._answered: RequestResponseCycle | Ride | None = None  # others may wait behind it in the pipeline
@@ -139,8 +140,9 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what arrived."""
+        self._ends_one = False
         super().data_received(data)
-        if self._in_head:
+        if self._in_head and not self._ends_one:
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES:
                 self._refuse(Problem("head_too_large", f"send a head of less than {HEAD_BYTES} bytes"))
@@ -172,6 +174,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """All of a request is here."""
+        self._ends_one = True
         if self._entry is None or self._all.lane is None:
             super().on_message_complete()
         elif ride := self._all.lane.take(self, self._entry, self._body):

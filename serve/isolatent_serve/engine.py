@@ -208,6 +208,7 @@ class Engine:
                 return None
             batch = self._queue.next()
             self._busy = batch is not None
+            worker.hold(batch)  # before anybody else may look what it has
         return batch
 
     def ran(self, batch: Batch, seconds: float) -> None:
@@ -261,22 +262,34 @@ class Engine:
 
     def _replace(self, worker: Worker, fate: str) -> None:
         """Answer those who wait for `worker`, and let another thread begin, unless too many were lost."""
-        worker.abandon()
         self._worker, self._runtime, self._health = None, None, "restarting"
         self._failures = 1 if worker.proven else self._failures + 1
         with self._lock:
+            worker.abandon()
             jobs = [*worker.jobs, *self._queue.clear()]
             self._busy = False
-        given_up = self._failures >= MOST_FAILURES or len(self._abandoned) >= MOST_ABANDONED
-        if given_up:
-            self._health = "failed"
+        goes_on = self._go_on(fate)
         for job in jobs:
             self._answer(job, self._lost(fate))
-        if given_up:
-            self._on_failure(EngineError(f"model {self._name}: its thread {fate}, again; restart the service"))
-        else:
+        if goes_on:
             self._observer.restarted(self._name)
-            self._timers["begin"] = self._loop.call_later(self._backoff, self._begin)
+
+    def _go_on(self, fate: str) -> bool:
+        """Let another thread begin, in a while; False when that has been in vain too often."""
+        if self._failures < MOST_FAILURES and len(self._abandoned) < MOST_ABANDONED:
+            self._timers["begin"] = self._loop.call_later(self._backoff, self._begin_again)
+            return True
+        self._health = "failed"
+        self._on_failure(EngineError(f"model {self._name}: its thread {fate}, again; restart the service"))
+        return False
+
+    def _begin_again(self) -> None:
+        try:
+            self._begin()
+        except RuntimeError as error:  # as many threads as there may be
+            log.error("model %s: no thread can be started: %s", self._name, error)
+            self._failures += 1
+            self._go_on(f"cannot be started ({error})")
 
     @property
     def _backoff(self) -> float:

@@ -38,13 +38,14 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 @dataclass(slots=True)
 class Entry:
-    """A request whose head has arrived: what it asks for, its headers by name, and the work that it is."""
+    """A request whose head has arrived: what it asks for, its headers by name, the work that it is, and since when."""
 
     path: str
     query: bytes
     output: Output
     given: dict[str, str]
     work: asyncio.Future[None]
+    since: float
 
 
 class Lane:
@@ -72,7 +73,7 @@ class Lane:
             self._service.require_open()
         except Problem:
             return None
-        return Entry(found[0], query, found[1], given, self._service.begin_work())
+        return Entry(found[0], query, found[1], given, self._service.begin_work(), perf_counter())
 
     def take(self, road: Road, entry: Entry, body: bytes) -> Ride | None:
         """Begin to answer a request that is here whole; None when it must leave after all."""
@@ -116,7 +117,7 @@ class Lane:
             return None
         question = ask(model, entry.output, chosen, decoded, given.get("Accept"), self._limits.decoded_bytes)
         ride = self._ride(road, entry, state, data, began)  # from here on it cannot leave
-        self._metrics.stage("read", read - began)
+        self._metrics.stage("read", read - entry.since)
         self._metrics.stage("decode", perf_counter() - read)
         ride.start(question)
         return ride
@@ -129,7 +130,7 @@ class Lane:
 
     def _ride(self, road: Road, entry: Entry, state: dict[str, Any], data: bytes, began: float) -> Ride:
         self._service.holding.add(len(data))
-        ride = Ride(self._service, road, entry.path, state, began, partial(self._end, entry, len(data)))
+        ride = Ride(self._service, road, entry.path, state, began, entry.since, partial(self._end, entry, len(data)))
         self._rides[ride] = None
         return ride
 

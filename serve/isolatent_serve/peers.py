@@ -87,6 +87,13 @@ class Peers:
         others = [self._page[start + 1] for start in first if self._page[start] == State.READY]
         return min([self.connections, *others])
 
+    def leaves_to_others(self, seconds: float) -> bool:
+        """Whether this process is not ready, and another one is that was heard of in the last `seconds`."""
+        if self.state is State.READY:
+            return False
+        others = (self.at(place) for place in range(self.count))
+        return any(other.state is State.READY and other.silence < seconds for other in others)
+
     def all(self, state: State) -> bool:
         """Whether every process is that far."""
         return all(self._page[_SHARED + _EACH * place] == state for place in range(self.count))

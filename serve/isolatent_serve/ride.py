@@ -46,14 +46,19 @@ class Ride:
         path: str,
         state: dict[str, Any],
         began: float,
+        since: float,
         over: Callable[[Ride], None],
     ) -> None:
-        """`state` is what the log says of it, as `request.state` elsewhere; `over` is called at the end."""
+        """`state` is what the log says of it, as `request.state` elsewhere; `over` is called at the end.
+
+        Its deadline counts from `began`, when its body was there, and the time that it took `since` its head was.
+        """
         self.response_started = False
         self.response_complete = False
         self.keep_alive = True
         self.disconnected = False
-        self.began = began
+        self._began = began
+        self._since = since
         self._state = state
         self._service = service
         self._road = road
@@ -87,7 +92,7 @@ class Ride:
     def expire(self) -> bool:
         """Refuse it when its deadline has passed; returns whether it has."""
         limits = self._service.settings.limits
-        late = time.perf_counter() - self.began > limits.deadline_seconds
+        late = time.perf_counter() - self._began > limits.deadline_seconds
         if late:
             self.refuse(bodies.too_late(limits))
         return late
@@ -145,6 +150,6 @@ class Ride:
             self._job = None  # which knows this: no cycles are left to the garbage collector
         self._over(self)
         token = logs.current_request.set(self._state["request_id"])
-        seconds = time.perf_counter() - self.began
+        seconds = time.perf_counter() - self._since
         access.note(self._service.metrics, "POST", self._path, self._path, status, seconds, self._state)
         logs.current_request.reset(token)

@@ -34,6 +34,8 @@ ATTEMPTS = 5
 """Starts that may fail in a row, while no other process serves, before the command fails."""
 SILENCE_SECONDS = 30.0
 """A process that has not been heard of for so long hangs, and is killed."""
+STARTING_SECONDS = 300.0
+"""The same for one that was never heard of: it loads packages and reads all bundles before."""
 STANDSTILL_SECONDS = 5.0
 """Between two looks that are due every second: then this process has stood still."""
 ENDING_SECONDS = 10.0
@@ -110,16 +112,19 @@ class Supervisor:
         """One process from its start to its end: how far it was, and what it said about that."""
         peer = self._peers.at(place)
         peer.state = State.UNREADY
-        member = self._members[place] = await _Member.start(
-            Job(
-                settings=self._settings,
-                place=place,
-                supervisor=os.getpid(),
-                listener=self._listener.fileno(),
-                peers=self._handle,
-            ),
-            os.environ | {"PROMETHEUS_MULTIPROC_DIR": self._metrics},
+        job = Job(
+            settings=self._settings,
+            place=place,
+            supervisor=os.getpid(),
+            listener=self._listener.fileno(),
+            peers=self._handle,
         )
+        try:
+            member = await _Member.start(job, os.environ | {"PROMETHEUS_MULTIPROC_DIR": self._metrics})
+        except OSError as error:  # as many processes or open files as there may be, say: the others go on
+            log.error("process %d cannot be started: %s", place + 1, error)
+            return State.UNREADY, f"a process cannot be started: {error}; raise the limit, or give fewer --workers"
+        self._members[place] = member
         if self._ending.is_set():
             member.tell(DRAIN)
         words, code = await member.ended()
@@ -145,8 +150,10 @@ class Supervisor:
             awake = watch.awake(time.monotonic())
             self._served = self._served or self._peers.all(State.READY)
             for place, member in self._members.items():
-                if min(self._peers.at(place).silence, awake) > SILENCE_SECONDS:
-                    log.error("process %d has not been heard of for %g s: killing it", place + 1, SILENCE_SECONDS)
+                silence = self._peers.at(place).silence
+                patience = SILENCE_SECONDS if member.age > silence + 1 else STARTING_SECONDS
+                if min(silence, awake) > patience:
+                    log.error("process %d has not been heard of for %g s: killing it", place + 1, patience)
                     member.kill()
 
     def _tell(self, word: bytes) -> None:
@@ -180,25 +187,35 @@ class _Member:
 
     def __init__(self, process: Process, control: socket.socket) -> None:
         self.pid = process.pid
+        self._began = time.monotonic()
         self._process = process
         self._control = control
 
     @classmethod
     async def start(cls, job: Job, environment: dict[str, str]) -> _Member:
-        """Start it and tell it what to do."""
+        """Start it and tell it what to do. Raises OSError."""
         control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         control.setblocking(False)
         warnings = [f"-W{option}" for option in sys.warnoptions]
         with theirs:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", *warnings, "-m", "isolatent_serve.supervised"),
-                stdin=theirs.fileno(),
-                pass_fds=(job.listener, job.peers),
-                env=environment,
-            )
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-P", *warnings, "-m", "isolatent_serve.supervised"),
+                    stdin=theirs.fileno(),
+                    pass_fds=(job.listener, job.peers),
+                    env=environment,
+                )
+            except OSError:
+                control.close()
+                raise
         member = cls(process, control)
         member.tell(job.model_dump_json().encode())  # it may have ended already
         return member
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was started."""
+        return time.monotonic() - self._began
 
     async def ended(self) -> tuple[str, int]:
         """Its last words, if any, and its exit code."""

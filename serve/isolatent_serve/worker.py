@@ -84,6 +84,11 @@ class Worker:
         """Whether one call of a graph, or what follows it, has taken longer than this."""
         return self._batch is not None and time.monotonic() - self._since > seconds
 
+    def hold(self, batch: Batch | None) -> None:
+        """What is in its hands from now on."""
+        self._since = time.monotonic()
+        self._batch = batch
+
     def wake(self) -> None:
         """There is work after a pause."""
         self._wake.put(True)
@@ -117,7 +122,6 @@ class Worker:
 
     def _run(self, batch: Batch, graphs: Graphs, runtime: Runtime) -> None:
         self._beat()
-        self._batch = batch
         began = time.perf_counter()
         well = batch.run(graphs)
         self._beat()

@@ -132,6 +132,47 @@ def test_graphs_that_cannot_run_even_zeros_are_loaded_again(faults: Faults, bund
     asyncio.run(check())
 
 
+def test_what_a_thread_took_last_is_answered_when_it_is_given_up(bundle_path: Path) -> None:
+    async def check() -> None:
+        one = Engine("tiny")
+        await one.start(lambda: OnnxRuntime(Bundle.open(bundle_path), threads=1))
+        worker = one._worker
+        assert worker
+        worker.wake = lambda: None  # type: ignore[method-assign]  # the test takes the batch in its place
+        job = asyncio.create_task(one.run(posterior, np.zeros((1, 16, 16, 1), np.uint8)))
+        await asyncio.sleep(0)
+        assert one.next(worker)
+        one._replace(worker, "hung for 60 s")
+        with pytest.raises(Problem, match="hung for 60 s"):
+            await asyncio.wait_for(job, 5)
+        await one.close()
+
+    asyncio.run(check())
+
+
+def test_a_thread_that_cannot_be_started_is_tried_again(
+    faults: Faults, bundle_path: Path, png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, refusals = threading.Thread.start, [1, 1]
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "model-tiny" and refusals:
+            refusals.pop()
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    async def check() -> None:
+        async with running(SETTINGS, bundle_path) as service:
+            monkeypatch.setattr(threading.Thread, "start", refuse)
+            faults.encode = die
+            assert (await ask(service, png)).json()["code"] == "worker_lost"
+            faults.encode = None
+            assert await comes_back(service, png)
+        assert refusals == []
+
+    asyncio.run(check())
+
+
 def test_a_request_to_blame_costs_nobody_the_thread(faults: Faults, bundle_path: Path, png: bytes) -> None:
     def fail_once() -> None:
         faults.encode = None

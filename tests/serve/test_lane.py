@@ -57,8 +57,7 @@ def url(bundle_path: Path, colour_bundle_path: Path, cloud_bundle_path: Path, ta
 def exchange(url: str, target: str, headers: tuple[str, ...], body: bytes, *, slowly: bool = False) -> Answer:
     """POST over a connection of its own; `slowly`: the body comes when the request has left the lane."""
     where = urlsplit(url)
-    lines = (f"POST {target} HTTP/1.1", "Host: x", *headers, f"Content-Length: {len(body)}", "", "")
-    head = "\r\n".join(lines).encode()
+    head = head_of(target, headers, body)
     with socket.create_connection((where.hostname or "", where.port or 0), timeout=20) as connection:
         connection.sendall(head if slowly else head + body)
         if slowly:
@@ -68,6 +67,11 @@ def exchange(url: str, target: str, headers: tuple[str, ...], body: bytes, *, sl
             response.begin()
             given = {name.lower(): value for name, value in response.getheaders()}
             return response.status, given, response.read()
+
+
+def head_of(target: str, headers: tuple[str, ...], body: bytes) -> bytes:
+    lines = (f"POST {target} HTTP/1.1", "Host: x", *headers, f"Content-Length: {len(body)}", "", "")
+    return "\r\n".join(lines).encode()
 
 
 def npy(array: Array) -> bytes:
@@ -197,3 +201,44 @@ def test_a_fault_of_ours_is_500_with_the_id_and_the_next_request_is_answered(
     assert (status, problem["code"]) == (500, "internal")
     assert problem["request_id"] == headers["x-request-id"]
     assert exchange(url, "/v1/posteriors?model=tiny", PNG, png)[0] == 200
+
+
+def test_a_head_that_arrives_with_the_end_of_a_large_body_is_not_too_large(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "HEAD_BYTES", 1000)
+    body = npy(np.zeros((800, 16, 16, 1), np.uint8))
+    where = urlsplit(url)
+    head = head_of("/v1/posteriors?model=tiny", NPY, body)
+    with socket.create_connection((where.hostname or "", where.port or 0), timeout=20) as connection:
+        connection.sendall(head + body[:-5000])
+        time.sleep(0.2)
+        connection.sendall(body[-5000:] + head[:20])
+        time.sleep(0.2)
+        connection.sendall(head[20:] + body)
+        for _ in range(2):
+            with closing(http.client.HTTPResponse(connection, method="POST")) as response:
+                response.begin()
+                assert response.status == 200, response.read()
+                response.read()
+
+
+def test_the_time_of_a_request_counts_from_its_head(url: str) -> None:
+    body = npy(np.zeros((1, 16, 16, 1), np.uint8))
+    where = urlsplit(url)
+    head = head_of("/v1/posteriors?model=tiny", NPY, body)
+
+    def spent() -> float:
+        with closing(http.client.HTTPConnection(where.hostname or "", where.port)) as connection:
+            connection.request("GET", "/metrics")
+            lines = connection.getresponse().read().decode().splitlines()
+        name = 'isolatent_request_seconds_sum{method="POST",route="/v1/posteriors",status="200"}'
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+    before = spent()
+    with socket.create_connection((where.hostname or "", where.port or 0), timeout=20) as connection:
+        connection.sendall(head)
+        time.sleep(0.15)
+        connection.sendall(body)
+        assert connection.recv(100).startswith(b"HTTP/1.1 200")
+    assert spent() - before > 0.14

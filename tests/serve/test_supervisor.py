@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -21,7 +23,8 @@ from safetensors.numpy import load_file, save_file
 
 from isolatent_export.bundle import file_digest
 from isolatent_serve.peers import Peers, State
-from isolatent_serve.supervisor import Watch
+from isolatent_serve.settings import Settings
+from isolatent_serve.supervisor import Supervisor, Watch
 from serve_support import COMMAND, all_gone, children, descendants, half_sent, serving, wait_until_ready
 
 PNG = {"Content-Type": "image/png"}
@@ -80,8 +83,8 @@ def test_a_process_that_is_killed_is_replaced_and_the_other_goes_on(fleet: Fleet
     os.kill(killed, signal.SIGKILL)
     assert all_gone([killed, *below])
     assert httpx2.get(f"{fleet.url}/readyz").status_code == 503  # until there are two again
-    answers = {httpx2.post(f"{fleet.url}/v1/posteriors", content=png, headers=PNG).status_code for _ in range(20)}
-    assert answers == {200}
+    answers = [httpx2.post(f"{fleet.url}/v1/posteriors", content=png, headers=PNG) for _ in range(20)]
+    assert [answer.text for answer in answers if answer.status_code != 200] == []
     wait_until_two(fleet)
     assert killed not in fleet.workers
     assert other in fleet.workers
@@ -196,6 +199,34 @@ def test_processes_know_of_each_other() -> None:
     assert second.draining
 
 
+def test_who_is_not_ready_leaves_connections_to_those_who_are() -> None:
+    first = Peers(2)
+    second = first.at(1)
+    first.state, second.state = State.UNREADY, State.UNREADY
+    assert not first.leaves_to_others(60)  # somebody has to say that nothing is ready
+    second.state = State.READY
+    assert first.leaves_to_others(60)
+    assert not first.leaves_to_others(0)  # the other one hangs
+    assert not second.leaves_to_others(60)
+
+
 def test_a_watch_that_stood_still_begins_again() -> None:
     watch = Watch(100.0)
     assert [watch.awake(now) for now in (101.0, 105.9, 140.0, 141.0)] == [1.0, pytest.approx(5.9), 0.0, 1.0]
+
+
+def test_a_process_that_cannot_be_started_leaves_the_others_alone(
+    bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: object, **__: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", refuse)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        supervisor = Supervisor(Settings(bundles=(bundle_path,), workers=2), listener)
+        supervisor._metrics = ""
+        state, words = asyncio.run(supervisor._run_member(0))
+    assert (state, "Resource temporarily unavailable; raise the limit" in words) == (State.UNREADY, True)
+    assert supervisor._is_hopeless(1, words)  # at the start
+    supervisor._peers.at(1).state = State.READY
+    assert not supervisor._is_hopeless(100, words)
