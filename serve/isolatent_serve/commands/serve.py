@@ -236,10 +236,20 @@ def _require_jobs(settings: Settings) -> None:
     for root in settings.jobs.inputs:
         if not root.is_dir():
             raise CommandError(f"--jobs-input {root}: no such directory; make it, or leave it out")
+        _require_apart(root.resolve(), settings.jobs.directory.resolve())
     try:
         open_store(settings.jobs).close()
     except StoreError as error:
         raise CommandError(str(error)) from None
+
+
+def _require_apart(root: Path, directory: Path) -> None:
+    """Raise CommandError when jobs could name the uploads and results of others by their path."""
+    if root == directory or root in directory.parents or directory in root.parents:
+        raise CommandError(
+            f"--jobs-input {root} and --jobs {directory} lie in each other, and what others have uploaded could be "
+            "named as an input; name directories beside each other"
+        )
 
 
 def _jobs(args: argparse.Namespace) -> JobSettings | None:

@@ -18,7 +18,7 @@ import threading
 from typing import Any
 
 from isolatent_serve.jobs import local
-from isolatent_serve.jobs.folder import Counts, JobFolder, Progress
+from isolatent_serve.jobs.folder import BusyError, Counts, JobFolder, Progress
 from isolatent_serve.jobs.merge import finish
 from isolatent_serve.jobs.plan import Stopped, plan
 from isolatent_serve.jobs.spec import JobError
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return _run(JobFolder(args.folder), args.processes, stop)
     except (JobError, OSError) as error:
-        _tell("failed", None, error=str(error))
+        _tell("failed", None, error=str(error), busy=isinstance(error, BusyError))
         return FAILED
 
 

@@ -27,6 +27,7 @@ from typing import Any, BinaryIO
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from isolatent_serve.jobs.disk import sync
 from isolatent_serve.jobs.spec import JobError, JobSpec
 
 JOB = "_job.json"
@@ -37,8 +38,6 @@ ALL_ERRORS = "_errors.jsonl"
 LISTING = "_listing.json"
 LOCK = "_lock"
 UNPACKED = "_unpacked"
-BUSY = "works on this job"
-"""What is said when another process does."""
 
 SUFFIXES = {"parquet": ".parquet", "jsonl": ".jsonl", "npy": ".npz"}
 """Format -> suffix of its parts."""
@@ -46,7 +45,14 @@ SUFFIXES = {"parquet": ".parquet", "jsonl": ".jsonl", "npy": ".npz"}
 UNFINISHED = ".unfinished"
 """Ends the name of a file that is being written."""
 
+_BEGUN = f"_{JOB}{UNFINISHED}"
+"""What is left of a job that ended before it had begun."""
+
 _PART = re.compile(r"part-(\d{6,})")
+
+
+class BusyError(JobError):
+    """Another process works on the job."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +200,7 @@ class JobFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Be the only one that works on the job until the block ends. Raises JobError naming the other one."""
+        """Be the only one that works on the job until the block ends. Raises BusyError naming the other one."""
         with _locked(self.path):
             yield
 
@@ -205,7 +211,7 @@ def begin(path: Path, job: Job) -> JobFolder:
     with _locked(path):
         if (path / JOB).exists():
             _require_same(path, JobFolder(path).job, job)
-        elif others := sorted(entry.name for entry in path.iterdir() if entry.name != LOCK):
+        elif others := sorted(entry.name for entry in path.iterdir() if entry.name not in (LOCK, _BEGUN)):
             raise JobError(f"{path}: not empty ({others[0]}) and no job; name a new folder")
         with written(path / JOB) as file:
             file.write(json.dumps(job.model_dump(mode="json"), indent=2).encode())
@@ -233,7 +239,7 @@ def _locked(path: Path) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             holder = file.read(200).strip() or "another process"
-            raise JobError(f"{path}: {holder} {BUSY}; wait until it has ended, or end it") from None
+            raise BusyError(f"{path}: {holder} works on this job; wait until it has ended, or end it") from None
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}")
         file.flush()
@@ -273,15 +279,6 @@ def _is_at(path: Path, file: BinaryIO) -> bool:
         return os.path.samestat(path.stat(), os.fstat(file.fileno()))
     except FileNotFoundError:
         return False
-
-
-def sync(folder: Path) -> None:
-    """Bring the names in a folder to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def remove(path: Path) -> None:

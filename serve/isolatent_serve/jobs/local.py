@@ -69,7 +69,10 @@ def default_processes(folder: JobFolder) -> int:
 
 
 class Hand:
-    """One process for an engine that gives out the shards itself: it stays, and is replaced when it dies."""
+    """One process for an engine that gives out the shards itself: it is replaced when it dies.
+
+    It ends with the process that has it, as all of them do.
+    """
 
     def __init__(self, folder: JobFolder) -> None:
         """It begins with the first shard."""
@@ -81,10 +84,6 @@ class Hand:
         self._crew.add(shard)
         self._crew.work(1, threading.Event())
         return self._folder.counts_of(shard)
-
-    def end(self) -> None:
-        """End the process."""
-        self._crew.end()
 
 
 @dataclass

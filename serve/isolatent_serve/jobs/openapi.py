@@ -91,11 +91,6 @@ def creation(model: type[BaseModel]) -> dict[str, Any]:
     }
 
 
-def results(model: type[BaseModel]) -> dict[str, Any]:
-    """Keyword arguments of the route that lists the parts of a job's results."""
-    return one("job", model)
-
-
 def part(media_types: tuple[str, ...]) -> dict[str, Any]:
     """Keyword arguments of the route that sends one part."""
     index = {"name": "index", "in": "path", "required": True, "schema": {"type": "integer", "minimum": 0}}

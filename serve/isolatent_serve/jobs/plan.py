@@ -11,6 +11,7 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 
@@ -19,7 +20,8 @@ import orjson
 import isolatent
 from isolatent_serve import consistency
 from isolatent_serve.jobs import folder as files
-from isolatent_serve.jobs.folder import Job, JobFolder, Model, Plan, begin, sync, written
+from isolatent_serve.jobs.disk import sync
+from isolatent_serve.jobs.folder import Job, JobFolder, Model, Plan, begin, written
 from isolatent_serve.jobs.sources import Input, Locator, Modality, Skipped, SourceError, list_inputs
 from isolatent_serve.jobs.spec import JobError, JobSpec, digest_of
 from isolatent_serve.problems import Problem
@@ -74,18 +76,9 @@ def plan(
 
     `modality` is that of a model whose bundle is elsewhere.
     """
-    if folder.planned:
-        return
-    with folder.locked():
-        unfinished = folder.path / f"{files.PLAN}{files.UNFINISHED}"
-        shutil.rmtree(unfinished, ignore_errors=True)  # of a run that ended in the middle
-        unfinished.mkdir()
-        try:
-            _write(folder, unfinished, modality or folder.spec.bundle().manifest.modality, on_listed, stop)
-        except SourceError as error:
-            raise JobError(str(error)) from None
-        unfinished.replace(folder.path / files.PLAN)
-        sync(folder.path)
+    if not folder.planned:
+        with folder.locked():
+            _plan(folder, on_listed, stop, modality)
 
 
 def inputs_of(folder: JobFolder, number: int) -> list[Input]:
@@ -102,6 +95,24 @@ def inputs_of(folder: JobFolder, number: int) -> list[Input]:
     return found
 
 
+def _plan(
+    folder: JobFolder, on_listed: OnListed | None, stop: threading.Event | None, modality: Modality | None
+) -> None:
+    if folder.planned:  # by another process, before this one had the lock
+        return
+    unfinished = folder.path / f"{files.PLAN}{files.UNFINISHED}"
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a run that ended in the middle
+    unfinished.mkdir()
+    try:
+        _write(folder, unfinished, modality or folder.spec.bundle().manifest.modality, on_listed, stop)
+    except SourceError as error:
+        raise JobError(str(error)) from None
+    except sqlite3.Error as error:
+        raise JobError(f"{unfinished}: cannot be written ({error}); make room, then run it again") from None
+    unfinished.replace(folder.path / files.PLAN)
+    sync(folder.path)
+
+
 def _write(
     folder: JobFolder, path: Path, modality: Modality, on_listed: OnListed | None, stop: threading.Event | None
 ) -> None:
@@ -114,10 +125,10 @@ def _write(
         modality=modality,
         unpack=folder.unpacked,
         skipped=skipped,
+        check=partial(_require_unstopped, stop),
     )
     with _distinct(path) as require_new:
-        inputs = _until(stop, found)
-        size, inputs = (spec.shard_items, inputs) if spec.shard_items else _good_size(inputs)
+        size, inputs = (spec.shard_items, found) if spec.shard_items else _good_size(found)
         for shard in _shards(inputs, size):
             require_new(total, shard)
             with written(path / folder.inputs_file(shards).name, settled=False) as file:
@@ -132,11 +143,10 @@ def _write(
         file.write(plan.model_dump_json().encode())
 
 
-def _until(stop: threading.Event | None, inputs: Iterator[Input]) -> Iterator[Input]:
-    for each in inputs:
-        if stop and stop.is_set():
-            raise Stopped
-        yield each
+def _require_unstopped(stop: threading.Event | None) -> None:
+    """Raise Stopped when that was asked for."""
+    if stop and stop.is_set():
+        raise Stopped
 
 
 def _good_size(inputs: Iterator[Input]) -> tuple[int, Iterator[Input]]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from isolatent_export.bundle import file_digest
-from isolatent_serve.jobs.folder import JobFolder
+from isolatent_serve.jobs.folder import LISTING, JobFolder
 from isolatent_serve.jobs.schemas import Part
 from isolatent_serve.jobs.spec import JobError
 
@@ -20,7 +22,10 @@ _BLOCK_BYTES = 64 * 2**10
 def parts(path: Path, identity: str) -> list[Part]:
     """The finished parts of the job in the folder `path`, none if it has not begun."""
     folder = _opened(path)
-    return [_part(folder, number, identity) for number in folder.done()] if folder else []
+    if folder is None:
+        return []
+    listed = {each["index"]: each["sha256"] for each in _listed(folder)}
+    return [_part(folder, number, identity, listed.get(number)) for number in folder.done()]
 
 
 def part(path: Path, number: int) -> Path | None:
@@ -56,14 +61,22 @@ def _opened(path: Path) -> JobFolder | None:
     return folder if folder.planned else None
 
 
-def _part(folder: JobFolder, number: int, identity: str) -> Part:
+def _listed(folder: JobFolder) -> list[dict[str, Any]]:
+    """What the listing says of each part, once the job is done."""
+    try:
+        return list(json.loads((folder.path / LISTING).read_bytes())["parts"])
+    except FileNotFoundError:
+        return []
+
+
+def _part(folder: JobFolder, number: int, identity: str, digest: str | None) -> Part:
     file = folder.part(number)
     facts = file.stat()
     return Part(
         index=number,
         rows=folder.counts_of(number).succeeded,
         bytes=facts.st_size,
-        sha256=_digest(file, facts.st_mtime_ns, facts.st_size),
+        sha256=digest or _digest(file, facts.st_mtime_ns, facts.st_size),
         href=f"/v1/jobs/{identity}/results/{number}",
     )
 

@@ -1,4 +1,4 @@
-"""What is deleted when its time is over, and what processes that were killed have left behind."""
+"""What is deleted when its time is over, and what processes have left behind that ended before they were done."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import shutil
 import time
 from pathlib import Path
 
+from isolatent_serve.jobs.folder import PLAN, UNFINISHED, UNPACKED
+from isolatent_serve.jobs.rows import OVER
 from isolatent_serve.jobs.store import Store
 
 SWEEP_SECONDS = 60.0
@@ -18,7 +20,10 @@ log = logging.getLogger("isolatent_serve.jobs")
 
 
 def sweep(directory: Path, store: Store) -> None:
-    """Delete expired files and jobs, and strays. What cannot be deleted is tried again later, as a stray."""
+    """Delete expired files and jobs, strays, and what jobs that are over have begun and will not go on with.
+
+    What cannot be deleted is tried again later, as a stray.
+    """
     files, jobs = store.expire()
     if files or jobs:
         log.info("deleted what has expired: %d files, %d jobs", len(files), len(jobs))
@@ -29,6 +34,11 @@ def sweep(directory: Path, store: Store) -> None:
         identity = path.name.partition(".")[0]
         if identity in gone or (identity not in known and _is_old(path)):
             _remove(path)
+            continue
+        begun = [path / name for name in (UNPACKED, f"{PLAN}{UNFINISHED}") if (path / name).exists()]
+        if begun and store.state(identity) in OVER:
+            for folder in begun:
+                _remove(folder)
 
 
 def _is_old(path: Path) -> bool:

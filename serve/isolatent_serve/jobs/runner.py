@@ -19,7 +19,7 @@ from typing import Any
 from isolatent._machine import cores
 from isolatent_serve.jobs import retention
 from isolatent_serve.jobs.child import Child
-from isolatent_serve.jobs.folder import BUSY, JOB, JobFolder
+from isolatent_serve.jobs.folder import JOB, BusyError, JobFolder
 from isolatent_serve.jobs.locks import locked_if_free
 from isolatent_serve.jobs.plan import create
 from isolatent_serve.jobs.rows import JobRow
@@ -38,6 +38,8 @@ STOP_SECONDS = 2.0
 """For a job to end with the service: what is not on the disk by then is computed again."""
 CANCEL_SECONDS = 10.0
 """For a job to end when that was asked for."""
+BUSY_SECONDS = 5.0
+"""Until a job is tried again that another process works on; the others go on meanwhile."""
 CRASHES = 3
 """Ends of a job's process, without a part finished in between, after which the job has failed."""
 
@@ -51,6 +53,7 @@ class _Progress:
     failed: int
     state: str = ""
     error: str = ""
+    busy: bool = False
     parts: int = 0
     first: tuple[int, int, int] | None = None
     """Parts, succeeded and failed inputs when it began."""
@@ -82,6 +85,7 @@ class Runner:
         self._look_at = 0.0
         self._sweep_at = 0.0
         self._crashes: dict[str, int] = {}
+        self._busy_until: dict[str, float] = {}
 
     def start(self) -> None:
         """Begin to look for jobs."""
@@ -121,7 +125,7 @@ class Runner:
             log.info("jobs that were interrupted wait again: %d", waiting)
         while not self._stopping:
             self._look()
-            job = self._store.claim()
+            job = self._store.claim(but=self._busy())
             if job:
                 self._do(job)
             else:
@@ -155,8 +159,11 @@ class Runner:
         except _ModelGoneError as error:
             self._fail(job, "model_gone", str(error))
             return
+        except BusyError as error:
+            self._wait_for_other(job, str(error))
+            return
         except JobError as error:
-            self._refused(job, str(error))
+            self._fail(job, "not_possible", str(error))
             return
         log.info("job %s: running, for %s", job.id, job.owner or "everybody")
         child = Child(folder.path, self._processes)
@@ -197,6 +204,7 @@ class Runner:
                     decoded_bytes=limits.decoded_bytes,
                     parse_seconds=limits.parse_seconds,
                     parse_megabytes=limits.parse_megabytes,
+                    free_bytes=self._settings.free_bytes,
                     roots=roots,
                 ),
             }
@@ -233,8 +241,10 @@ class Runner:
         elif self._store.state(job.id) == "cancelling":
             self._store.finish(job.id, "cancelled")
             log.info("job %s: cancelled", job.id)
+        elif heard.state == "failed" and heard.busy:
+            self._wait_for_other(job, heard.error)
         elif heard.state == "failed":
-            self._refused(job, heard.error or "it could not be done; ask who runs the service")
+            self._fail(job, "not_possible", heard.error or "it could not be done; ask who runs the service")
         elif self._stopping or heard.state == "cancelled":  # by a signal to all, such as Ctrl-C
             self._store.requeue(job.id)
             log.info("job %s: interrupted; it goes on when the service runs again", job.id)
@@ -252,13 +262,17 @@ class Runner:
         self._store.requeue(job.id)
         self._rest(LOCK_SECONDS)
 
-    def _refused(self, job: JobRow, reason: str) -> None:
-        """End a job that cannot be done; unless a process of a service that was killed has yet to end."""
-        if BUSY in reason:
-            self._store.requeue(job.id)
-            self._rest(LOCK_SECONDS)
-        else:
-            self._fail(job, "not_possible", reason)
+    def _wait_for_other(self, job: JobRow, reason: str) -> None:
+        """Let a job wait while the process of a service that was killed has yet to end: other jobs do not."""
+        log.info("job %s: waits: %s", job.id, reason)
+        self._busy_until[job.id] = time.monotonic() + BUSY_SECONDS
+        self._store.requeue(job.id)
+
+    def _busy(self) -> list[str]:
+        """The jobs that others work on, as far as is known."""
+        now = time.monotonic()
+        self._busy_until = {job: until for job, until in self._busy_until.items() if until > now}
+        return list(self._busy_until)
 
     def _fail(self, job: JobRow, code: str, reason: str) -> None:
         detail = self._shown(job, reason)
@@ -294,6 +308,7 @@ def _require_model(job: JobRow, spec: JobSpec) -> None:
 def _take(event: dict[str, Any], heard: _Progress) -> None:
     heard.state = str(event.get("state", heard.state))
     heard.error = str(event.get("error", heard.error))
+    heard.busy = bool(event.get("busy", heard.busy))
     if event.get("total") is not None:  # before that it only lists
         heard.total, heard.succeeded, heard.failed = event["total"], event["succeeded"], event["failed"]
         heard.parts = event["shards"][0]

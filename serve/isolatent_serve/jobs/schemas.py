@@ -90,7 +90,7 @@ class Counts(_Closed):
 class JobFailure(_Closed):
     """Why a job could not be done."""
 
-    code: str = Field(examples=["input_refused"])
+    code: str = Field(examples=["not_possible"])
     detail: str
 
 

@@ -24,7 +24,7 @@ from isolatent_serve.jobs.confinement import Confinement
 from isolatent_serve.jobs.folder import Counts, JobFolder
 from isolatent_serve.jobs.parts import Failure, Rows, save
 from isolatent_serve.jobs.plan import inputs_of
-from isolatent_serve.jobs.sources import Input, Locator, Reader
+from isolatent_serve.jobs.sources import Input, Reader
 from isolatent_serve.jobs.spec import JobError, JobSpec
 from isolatent_serve.outputs import Array, Compute, Graphs, Tensors, posterior, reconstruction
 from isolatent_serve.problems import Problem
@@ -79,13 +79,13 @@ class Encoder:
         each = self.batch(1).nbytes
         return max(1, min(self.spec.batch_items, self._limits.decoded_bytes // each))
 
-    def read(self, locators: list[Locator], unpacked: Path) -> Iterator[bytes | InputError]:
-        """The content of each item, or what is wrong with it. Archives stay open from one shard to the next."""
+    def reader(self, unpacked: Path) -> Reader:
+        """What reads items. Archives stay open from one shard to the next."""
         if self._reader is None or self._reader[0] != unpacked:
             reader = Reader(self.spec.limits.sources, unpacked)
             self._reader = (unpacked, reader)
             weakref.finalize(self, reader.close)
-        return self._reader[1].items(locators)
+        return self._reader[1]
 
     def decode(self, data: bytes) -> Array:
         """A file as the array of shape `manifest.input.shape`. Raises InputError, whatever is wrong with it."""
@@ -175,21 +175,25 @@ def run_shard(
     return Counts(len(inputs), len(rows.ids), len(failures))
 
 
-def try_one(folder: JobFolder, number: int, place: int, encoder: Encoder) -> None:
+def try_one(folder: JobFolder, number: int, place: int, encoder: Encoder, beat: Beat) -> None:
     """Read and decode one input of a shard, and nothing else: to see whether it is what ends processes."""
-    for _ in _outcomes(folder, [inputs_of(folder, number)[place]], encoder, _ignore, {}):
+    alone = [inputs_of(folder, number)[place]]
+    for _ in _outcomes(folder, alone, encoder, lambda at: beat(at if at == ELSEWHERE else place), {}):
         pass
 
 
 def _outcomes(folder: JobFolder, inputs: list[Input], encoder: Encoder, beat: Beat, blamed: Blamed) -> Outcomes:
     """Each input as an array, or what is wrong with it, in order."""
     encoder.expect(inputs)
-    locators = [each.locator for place, each in enumerate(inputs) if place not in blamed]
-    contents = encoder.read(locators, folder.unpacked)
+    reader = encoder.reader(folder.unpacked)
+    contents = reader.items(each.locator for place, each in enumerate(inputs) if place not in blamed)
     for place in range(len(inputs)):
         if place in blamed:
             yield blamed[place]
             continue
+        if inputs[place].locator.kind == "row":
+            beat(ELSEWHERE)  # what comes before it in its table is not its fault
+            reader.approach(inputs[place].locator)
         beat(place)
         content = next(contents)
         try:

@@ -58,6 +58,8 @@ class JobLimits(_Closed):
     """Unpacked bytes per packed byte of an archive as a whole."""
     unpacked_bytes: int = Field(default=SourceLimits.unpacked_bytes, ge=1)
     """Of a compressed tar archive, which has to be unpacked to the disk."""
+    free_bytes: int = Field(default=SourceLimits.free_bytes, ge=0)
+    """Left free on the disk that it is unpacked to."""
     roots: tuple[str, ...] | None = None
     """Folders below which every local file has to lie; then no URI is read. None: anywhere, URIs too."""
 
@@ -77,6 +79,7 @@ class JobLimits(_Closed):
             archive_bytes=self.archive_bytes,
             archive_ratio=self.archive_ratio,
             unpacked_bytes=self.unpacked_bytes,
+            free_bytes=self.free_bytes,
             roots=self.roots,
         )
 
@@ -124,15 +127,13 @@ class JobSpec(_Closed):
         return file_digest(self.bundle().path / MANIFEST)
 
     def settled(self) -> dict[str, Any]:
-        """What must stay as it is for a job to be resumed, by name: where the bundle lies may change, its content not.
+        """What must stay as it is for a job to be resumed, by name: where the bundle lies may change, its content not,
+        and how much room is left on the disk.
 
         Raises JobError when the bundle is not there.
         """
-        return self.model_dump(mode="json", exclude={"model"}) | {"model": self.model_digest()}
-
-    def digest(self) -> str:
-        """Hexadecimal sha256 of `settled`. Raises JobError when the bundle is not there."""
-        return digest_of(self.settled())
+        facts = self.model_dump(mode="json", exclude={"model": True, "limits": {"free_bytes"}})
+        return facts | {"model": self.model_digest()}
 
 
 def digest_of(facts: Any) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from isolatent_serve.jobs.folder import sync
+from isolatent_serve.jobs.disk import sync
 from isolatent_serve.problems import Problem
 from isolatent_serve.settings import JobSettings
 
@@ -96,17 +96,20 @@ class Form:
         self._parts = 0
         self._ended = False
         self._name, self._value, self._disposition = bytearray(), bytearray(), b""
-        self._parser = MultipartParser(
-            boundary,
-            {
-                "on_header_field": lambda data, start, end: self._add(self._name, data[start:end]),
-                "on_header_value": lambda data, start, end: self._add(self._value, data[start:end]),
-                "on_header_end": self._end_header,
-                "on_headers_finished": self._begin,
-                "on_part_data": lambda data, start, end: spool.write(data[start:end]),
-                "on_end": self._end,
-            },
-        )
+        try:
+            self._parser = MultipartParser(
+                boundary,
+                {
+                    "on_header_field": lambda data, start, end: self._add(self._name, data[start:end]),
+                    "on_header_value": lambda data, start, end: self._add(self._value, data[start:end]),
+                    "on_header_end": self._end_header,
+                    "on_headers_finished": self._begin,
+                    "on_part_data": lambda data, start, end: spool.write(data[start:end]),
+                    "on_end": self._end,
+                },
+            )
+        except FormParserError as error:
+            raise _malformed(f"{error}; let the HTTP client write the Content-Type") from None
 
     def write(self, data: bytes) -> None:
         """Take the next piece. Raises Problem `malformed_multipart`, and those of the spool."""

@@ -9,7 +9,7 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -190,15 +190,16 @@ class Store:
             database.execute(f"{_END_CANCELLED} state = 'cancelling'", self._now())
             return database.execute("UPDATE jobs SET state = 'queued' WHERE state = 'running'").rowcount
 
-    def claim(self) -> JobRow | None:
+    def claim(self, but: Collection[str] = ()) -> JobRow | None:
         """The job whose turn it is, which is running from now on: one that was interrupted, or else the oldest of the
-        owner who has waited for longest since one of theirs began.
+        owner who has waited for longest since one of theirs began. It is none of `but`.
         """
         turn = "(SELECT coalesce(max(started), 0) FROM jobs AS other WHERE other.owner = jobs.owner)"
         with self._writing() as database:
-            next_ = f"(SELECT id FROM jobs WHERE state = 'queued' ORDER BY started IS NULL, {turn}, number LIMIT 1)"
+            waiting = f"state = 'queued' AND id NOT IN ({', '.join('?' * len(but))})"
+            next_ = f"(SELECT id FROM jobs WHERE {waiting} ORDER BY started IS NULL, {turn}, number LIMIT 1)"
             query = f"UPDATE jobs SET state = 'running', started = coalesce(started, ?) WHERE id = {next_} RETURNING *"
-            found = database.execute(query, (time.time(),)).fetchall()
+            found = database.execute(query, (time.time(), *but)).fetchall()
             return job_row(found[0]) if found else None
 
     def state(self, identity: str) -> str | None:

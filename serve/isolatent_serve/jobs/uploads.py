@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -50,29 +51,36 @@ class Uploads:
         Raises Problem: `unsupported_media_type`, `request_too_large`, `storage_full`, `queue_full`, `empty_body`,
         `malformed_multipart` or `undecodable`; the exchange ends with `body_timeout` when it is too slow.
         """
-        is_form = _is_form(request)
-        await self._require_place(request)
-        identity = f"file-{uuid4().hex}"
-        spool = await self._call(Spool, self._folder / f"{identity}{UNFINISHED}", self._settings)
-        self._arriving += 1
-        try:
-            form = Form(request.headers["Content-Type"], spool, self._settings) if is_form else None
-            await self._receive(request, form.write if form else spool.write)
-            name = form.filename if form else request.query_params.get("filename", "")
-            if form:
-                form.finish()
-            return await self._keep(spool, identity, name, owner)
-        finally:
-            self._arriving -= 1
-            await self._call(spool.discard)
+        announced, is_form = int(request.headers.get("Content-Length", "0")), _is_form(request)
+        require_size(announced - (FORM_BYTES if is_form else 0), self._settings)
+        with self._arrival():
+            await self._require_place(announced)
+            identity = f"file-{uuid4().hex}"
+            spool = await self._call(Spool, self._folder / f"{identity}{UNFINISHED}", self._settings)
+            try:
+                form = Form(request.headers["Content-Type"], spool, self._settings) if is_form else None
+                await self._receive(request, form.write if form else spool.write)
+                name = form.filename if form else request.query_params.get("filename", "")
+                if form:
+                    form.finish()
+                return await self._keep(spool, identity, name, owner)
+            finally:
+                await self._call(spool.discard)
 
-    async def _require_place(self, request: Request) -> None:
-        """Raise Problem for what need not be read to be refused."""
-        announced = int(request.headers.get("Content-Length", "0"))
-        require_size(announced - (FORM_BYTES if _is_form(request) else 0), self._settings)
+    @contextlib.contextmanager
+    def _arrival(self) -> Iterator[None]:
+        """Be one of those that arrive until the block ends. Raises Problem when there are as many as there may be."""
         if self._arriving >= self._settings.uploads:
             detail = f"{self._arriving} files are arriving already; try again in {RETRY_SECONDS} s"
             raise Problem("queue_full", detail, headers={"Retry-After": str(RETRY_SECONDS)})
+        self._arriving += 1
+        try:
+            yield
+        finally:
+            self._arriving -= 1
+
+    async def _require_place(self, announced: int) -> None:
+        """Raise Problem for a file of so many bytes that there is no room for."""
         if await self._call(self._store.stored_bytes) + announced > self._settings.stored_bytes:
             raise full(f"uploaded files may have {self._settings.stored_bytes} bytes together")
         await self._call(require_room, self._folder, announced, self._settings)

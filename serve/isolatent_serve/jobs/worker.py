@@ -89,8 +89,7 @@ def main() -> None:
 
 def _obey(order: dict[str, Any], folder: JobFolder, encoder: Encoder, board: Board) -> dict[str, Any]:
     if "alone" in order:
-        board.beat(order["alone"])
-        try_one(folder, order["shard"], order["alone"], encoder)
+        try_one(folder, order["shard"], order["alone"], encoder, board.beat)
     else:
         blamed = {int(place): encoder.failure(code) for place, code in order["blamed"].items()}
         run_shard(folder, order["shard"], encoder, board.beat, blamed)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from isolatent_serve.jobs import Counts, Encoder, JobError, JobFolder, run_shard
-from isolatent_serve.jobs.folder import remove, written
+from isolatent_serve.jobs.folder import BusyError, remove, written
 from jobs_core_support import job, pictures
 
 
@@ -60,7 +60,7 @@ def test_one_run_at_a_time_and_the_other_one_is_named(tmp_path: Path, bundle_pat
     folder = job(tmp_path / "job", bundle_path, images)
     with folder.locked():
         for work in (lambda: job(folder.path, bundle_path, images), lambda: remove(folder.path)):
-            with pytest.raises(JobError, match=r"process \d+ on .* works on this job"):
+            with pytest.raises(BusyError, match=r"process \d+ on .* works on this job"):
                 work()
     remove(folder.path)
     assert not folder.path.exists()
@@ -82,3 +82,9 @@ def test_a_file_is_there_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
         raise KeyboardInterrupt
     assert not path.exists()
     assert all(entry.name.startswith("_") for entry in tmp_path.iterdir())  # readers of datasets pass over it
+
+
+def test_what_a_run_left_that_had_not_begun_is_no_hindrance(tmp_path: Path, bundle_path: Path, images: Path) -> None:
+    (tmp_path / "job").mkdir()
+    (tmp_path / "job" / "__job.json.unfinished").write_bytes(b"{")
+    assert job(tmp_path / "job", bundle_path, images).todo() == [0, 1, 2]

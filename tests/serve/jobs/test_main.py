@@ -56,6 +56,17 @@ def test_what_cannot_be_done_says_why(tmp_path: Path) -> None:
     assert "no job; name the folder of one" in events[-1]["error"]
 
 
+def test_what_another_process_works_on_is_told_apart_from_words_like_it(tmp_path: Path, bundle_path: Path) -> None:
+    folder = job(tmp_path / "job", bundle_path, pictures(tmp_path / "images", 3))
+    with folder.locked():
+        code, events = ran(folder.path)
+    assert (code, events[-1]["state"], events[-1]["busy"]) == (2, "failed", True)
+    column = JobSpec(model=bundle_path, inputs=(str(tmp_path / "works on this job"),))
+    code, events = ran(create(column, tmp_path / "other").path)
+    assert (code, events[-1]["busy"]) == (2, False)
+    assert "works on this job" in events[-1]["error"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_and_another_run_goes_on(tmp_path: Path, bundle_path: Path, number: signal.Signals) -> None:
     folder = job(tmp_path / "job", bundle_path, pictures(tmp_path / "images", 100))

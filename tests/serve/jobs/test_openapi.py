@@ -25,7 +25,8 @@ CHECKS = (
 @pytest.mark.timeout(scaled(300, 3600))
 def test_files_and_jobs_are_as_the_openapi_document_says(bundle_path: Path, tmp_path: Path) -> None:
     seeded("jobs openapi")
-    jobs = ["--jobs", tmp_path / "jobs", "--jobs-input", tmp_path, "--body-timeout", "2"]
+    (tmp_path / "inputs").mkdir()
+    jobs = ["--jobs", tmp_path / "jobs", "--jobs-input", tmp_path / "inputs", "--body-timeout", "2"]
     with lasting(tmp_path / "log", bundle_path, *jobs) as running:
         command = [sys.executable, "-m", "schemathesis.cli", "--no-color", "run", f"{running.url}/openapi.json"]
         command += ["--include-tag", "jobs", "--checks", ",".join(CHECKS), "--seed", str(SEED)]

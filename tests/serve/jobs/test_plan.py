@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
 import shutil
 import threading
 from pathlib import Path
@@ -90,3 +92,35 @@ def test_consistency_is_refused_before_anything_is_listed(tmp_path: Path, cloud_
     with pytest.raises(JobError, match="leave out consistency"):
         create(spec, tmp_path / "job")
     assert not (tmp_path / "job").exists()
+
+
+def test_a_plan_that_another_process_made_meanwhile_is_kept(
+    tmp_path: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = create(JobSpec(model=bundle_path, inputs=(str(pictures(tmp_path / "images", 3)),)), tmp_path / "job")
+    locked = JobFolder.locked
+
+    def late(self: JobFolder) -> contextlib.AbstractContextManager[None]:
+        monkeypatch.setattr(JobFolder, "locked", locked)
+        plan(JobFolder(self.path))
+        shutil.rmtree(tmp_path / "images")
+        return locked(self)
+
+    monkeypatch.setattr(JobFolder, "locked", late)
+    plan(folder)
+    assert folder.plan.total == 3
+
+
+def test_a_disk_that_is_full_ends_the_plan_with_the_remedy(
+    tmp_path: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = (Input(f"{place:0200}.png", Locator("file", "/x.png")) for place in range(3000))
+    monkeypatch.setattr("isolatent_serve.jobs.plan.list_inputs", lambda *_, **__: listed)
+    folder = create(JobSpec(model=bundle_path, inputs=(str(tmp_path),)), tmp_path / "job")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, before[1]))
+    try:
+        with pytest.raises(JobError, match=r"cannot be written .*make room"):
+            plan(folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx2
 import pytest
@@ -18,12 +18,13 @@ import pytest
 from isolatent_export import Bundle
 from isolatent_export.bundle import MANIFEST, file_digest
 from isolatent_serve import JobSettings, RequestLimits
-from isolatent_serve.jobs import child, retention
+from isolatent_serve.jobs import JobFolder, JobSpec, child, prepare, retention
 from isolatent_serve.jobs.rows import FileRow, JobRow
 from isolatent_serve.jobs.runner import Runner
 from isolatent_serve.jobs.store import Store, open_store
 from isolatent_serve.metrics import Metrics
 from jobs_api_support import create, errors, parts_on_disk, pictures, rows, upload, wait
+from jobs_core_support import pictures as pictures_in
 from serve_support import all_gone, descendants
 from soak_support import Running, lasting, until
 
@@ -215,6 +216,28 @@ def test_inputs_that_are_none_fail_the_job(
     assert error["detail"].startswith("images: no inputs in it")
 
 
+def test_words_of_clients_do_not_make_a_job_wait(
+    tmp_path: Path, bundle_path: Path, settings: JobSettings, store: Store
+) -> None:
+    error = failure(settings, store, row(bundle_path, tmp_path / "works on this job"))
+    assert (error["code"], error["detail"].split(":")[0]) == ("not_possible", "works on this job")
+
+
+def test_a_job_that_another_process_works_on_waits_and_others_do_not(
+    tmp_path: Path, bundle_path: Path, settings: JobSettings, store: Store
+) -> None:
+    held, free = row(bundle_path, tmp_path), replace(row(bundle_path, tmp_path / "gone"), id="job-" + "2" * 32)
+    store.add_job(held, 9)
+    store.claim()
+    store.requeue(held.id)
+    store.add_job(free, 9)
+    path = settings.directory / "jobs" / held.id
+    prepare(JobSpec(model=bundle_path, inputs=(str(pictures_in(tmp_path / "images", 3)),)), path)
+    with JobFolder(path).locked(), working(settings, store):
+        until(lambda: store.state(free.id) == "failed", "the other one is over", 20)
+        until(lambda: store.state(held.id) == "queued", "this one waits")
+
+
 def test_a_process_that_dies_again_and_again_fails_the_job(
     tmp_path: Path, bundle_path: Path, settings: JobSettings, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -261,3 +284,21 @@ def test_what_has_expired_or_strayed_is_deleted(tmp_path: Path, bundle_path: Pat
         assert sorted(path.name for path in files.iterdir()) == ["file-2.zip", "file-5.unfinished"]
         assert list(jobs.iterdir()) == []
         assert store.identities() == {"file-2"}
+
+
+@pytest.mark.parametrize("end", ["failed", "cancelled", None])
+def test_what_a_job_unpacked_is_deleted_once_it_is_over(
+    tmp_path: Path, bundle_path: Path, settings: JobSettings, store: Store, end: Literal["failed", "cancelled"] | None
+) -> None:
+    job = row(bundle_path, tmp_path)
+    store.add_job(job, 9)
+    folder = settings.directory / "jobs" / job.id
+    for name in ("_unpacked", "_plan.unfinished"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "000000.tar").touch()
+    (folder / "part-000000.parquet").touch()
+    if end:
+        store.finish(job.id, end)
+    retention.sweep(settings.directory, store)
+    left = [] if end else ["_plan.unfinished", "_unpacked"]
+    assert sorted(path.name for path in folder.iterdir()) == [*left, "part-000000.parquet"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -14,7 +15,7 @@ from isolatent_export.outputs import posterior, reconstruction
 from isolatent_export.runtime import OnnxRuntime
 from isolatent_serve import consistency
 from isolatent_serve.jobs import Counts, Encoder, JobError, JobFolder, run_shard
-from isolatent_serve.jobs.shard import ELSEWHERE
+from isolatent_serve.jobs.shard import ELSEWHERE, try_one
 from jobs_core_support import CORRUPT, failures, job, pictures, results, scans
 
 
@@ -112,6 +113,18 @@ def test_every_input_is_announced(tmp_path: Path, bundle_path: Path) -> None:
     heard: list[int] = []
     run_shard(folder, 0, Encoder(folder.spec), heard.append)
     assert heard == [0, 1, 2, 3, ELSEWHERE, 4, 5, ELSEWHERE]
+
+
+def test_nobody_is_blamed_for_what_comes_before_a_row(tmp_path: Path, bundle_path: Path) -> None:
+    pq.write_table(pa.table({"image": [b"-"] * 12}), tmp_path / "a.parquet")
+    folder = job(tmp_path / "job", bundle_path, tmp_path / "a.parquet")
+    heard: list[int] = []
+    encoder = Encoder(folder.spec)
+    run_shard(folder, 1, encoder, heard.append)
+    assert heard == [ELSEWHERE, 0, ELSEWHERE, 1, ELSEWHERE]
+    heard.clear()
+    try_one(folder, 1, 1, encoder, heard.append)
+    assert heard == [ELSEWHERE, 1]
 
 
 def test_blamed_inputs_are_not_touched(tmp_path: Path, bundle_path: Path) -> None:

@@ -105,6 +105,20 @@ def test_one_idempotency_key_is_one_job_however_many_ask_at_once(path: Path) -> 
     assert len(set(ids)) == 1
 
 
+def test_a_job_that_has_to_wait_lets_others_go_first(store: Store) -> None:
+    store.add_job(job(1), 9)
+    store.add_job(job(2), 9)
+    store.claim()
+    store.requeue("job-1")
+    (second,) = [store.claim(but=["job-1", "job-9"])]
+    assert second
+    assert second.id == "job-2"
+    assert store.claim(but=["job-1"]) is None
+    first = store.claim()
+    assert first
+    assert first.id == "job-1"
+
+
 def test_a_key_that_came_with_another_request_is_a_conflict(store: Store) -> None:
     store.add_job(job(1, key="k"), 9)
     with pytest.raises(ConflictError):

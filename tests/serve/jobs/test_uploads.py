@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import io
+import select
 import socket
 import tarfile
 from pathlib import Path
@@ -96,6 +98,7 @@ def test_a_file_of_unknown_length_arrives_in_pieces(alice: httpx2.Client) -> Non
         (b"PK\x03\x04", {**ZIP, "Content-Encoding": "gzip"}, 415, "unsupported_media_type"),
         (b"x" * (2**20 + 1), ZIP, 413, "request_too_large"),
         (b"--b", {"Content-Type": "multipart/form-data"}, 400, "malformed_multipart"),
+        (b"--b", {"Content-Type": f"multipart/form-data; boundary={'b' * 257}"}, 400, "malformed_multipart"),
         (b"--b\r\n\r\n--b--", {"Content-Type": "multipart/form-data; boundary=b"}, 400, "malformed_multipart"),
         (
             b'--b\r\nContent-Disposition: form-data; name="other"\r\n\r\nx\r\n--b--\r\n',
@@ -159,6 +162,18 @@ def test_nothing_stays_of_a_client_that_leaves(jobs: JobService) -> None:
     until(lambda: any(name.endswith(".unfinished") for name in left(jobs)), "a file arrives")
     connection.close()
     until(lambda: not any(name.endswith(".unfinished") for name in left(jobs)), "it is gone")
+
+
+def test_no_more_files_arrive_at_a_time_than_may(tmp_path: Path, bundle_path: Path) -> None:
+    its = JobSettings(directory=tmp_path / "jobs", uploads=2)
+    with (
+        running(Settings(device="cpu", threads=1, jobs=its), bundle_path) as url,
+        contextlib.ExitStack() as stack,
+    ):
+        senders = [stack.enter_context(half_sent(url)) for _ in range(8)]
+        until(lambda: len(select.select(senders, [], [], 0)[0]) == 6, "all but two are told")
+        assert {sender.recv(12) for sender in select.select(senders, [], [], 0)[0]} == {b"HTTP/1.1 429"}
+        assert len(list((tmp_path / "jobs" / "files").iterdir())) == 2
 
 
 def test_who_stops_sending_is_told_so_and_others_wait_for_room(tmp_path: Path, bundle_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from isolatent_serve.jobs.sources.inputs import Skipped
+from isolatent_serve.jobs.sources.inputs import Check, Skipped, unchecked
 from isolatent_serve.jobs.sources.places import Place
 
 DEEPEST = 500
@@ -21,7 +21,12 @@ class Found(NamedTuple):
 
 
 def walk(
-    place: Place, root: str, passed: Skipped, *, enters: Callable[[str], bool] = lambda _: True
+    place: Place,
+    root: str,
+    passed: Skipped,
+    *,
+    enters: Callable[[str], bool] = lambda _: True,
+    check: Check = unchecked,
 ) -> Iterator[Found]:
     """Every file below the folder `root`; those folders are entered whose relative name `enters` accepts.
 
@@ -29,6 +34,7 @@ def walk(
     """
     levels = [("", place.entries(root))]
     while levels:
+        check()
         above, entries = levels[-1]
         entry = next(entries, None)
         if entry is None:

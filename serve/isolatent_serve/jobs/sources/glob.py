@@ -9,7 +9,7 @@ from functools import cache
 from fsspec.utils import glob_translate
 
 from isolatent_serve.jobs.sources.folder import Found, walk
-from isolatent_serve.jobs.sources.inputs import Skipped, SourceError, Wanted
+from isolatent_serve.jobs.sources.inputs import Check, Skipped, SourceError, Wanted, unchecked
 from isolatent_serve.jobs.sources.places import Place
 
 _MAGIC = re.compile(r"[*?[]")
@@ -34,14 +34,16 @@ def fixed_part(place: Place, pattern: str) -> tuple[str, str]:
     return "/".join(parts[:first]) or ("/" if pattern.startswith("/") else "."), "/".join(parts[first:])
 
 
-def matching(place: Place, root: str, pattern: str, keep: Wanted, passed: Skipped) -> Iterator[Found]:
+def matching(
+    place: Place, root: str, pattern: str, keep: Wanted, passed: Skipped, check: Check = unchecked
+) -> Iterator[Found]:
     """The files below `root` that `pattern` matches. Where it names no suffix, they must be ones to `keep`.
 
     Raises SourceError: a pattern that means nothing, or a folder that cannot be opened.
     """
     last = pattern.rpartition("/")[2]
     names_suffix = "." in last and not is_pattern(last.rpartition(".")[2])
-    for found in walk(place, root, passed, enters=lambda folder: _may_lead(pattern, folder)):
+    for found in walk(place, root, passed, enters=lambda folder: _may_lead(pattern, folder), check=check):
         itself = _fits(pattern, found.name)
         if not itself and not any(_fits(pattern, folder) for folder in _above(found.name)):
             continue

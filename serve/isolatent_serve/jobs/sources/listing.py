@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from isolatent_serve.jobs.disk import sync
 from isolatent_serve.jobs.sources import glob, tar
 from isolatent_serve.jobs.sources.folder import Found, walk
 from isolatent_serve.jobs.sources.inputs import (
+    Check,
     Input,
     Locator,
     Modality,
@@ -19,6 +21,7 @@ from isolatent_serve.jobs.sources.inputs import (
     SourceLimits,
     Wanted,
     clean,
+    unchecked,
     wanted,
 )
 from isolatent_serve.jobs.sources.members import CONTAINERS, Checked
@@ -35,6 +38,7 @@ def list_inputs(
     modality: Modality | None = None,
     unpack: Path | None = None,
     skipped: Skipped | None = None,
+    check: Check = unchecked,
 ) -> Iterator[Input]:
     """The items of files, folders, patterns, archives and tables, given as paths or URIs.
 
@@ -42,16 +46,18 @@ def list_inputs(
     folder that all inputs share, an archive or table being a folder, too; rows go by the column `id`, or are numbered.
     They need not be distinct. Of folders and archives only files named like inputs of `modality` count, the others are
     added to `skipped`. `column` is the one of files or paths in tables. Compressed tar archives are unpacked into the
-    folder `unpack`, which `open_items` needs as well.
+    folder `unpack`, which `open_items` needs as well. `check` is called for each item, and
+    while there are none.
 
     Raises SourceError with the reason and the remedy, also after items were given.
     """
     passed = Skipped() if skipped is None else skipped
-    lister = _Lister(column, limits, wanted(modality), unpack, passed)
+    lister = _Lister(column, limits, wanted(modality), unpack, passed, check)
     sources = [source_of(text, limits) for text in inputs]
     for source, above in zip(sources, _above([source.base for source in sources]), strict=True):
         count = 0
         for item in lister.items(source):
+            check()
             yield Input(f"{above}{item.id}", item.locator)
             count += 1
         if not count and source.shape in ("folder", "pattern"):
@@ -65,6 +71,7 @@ class _Lister:
     keep: Wanted
     unpack: Path | None
     passed: Skipped
+    check: Check
     unpacked: int = 0
     """Archives so far."""
 
@@ -81,7 +88,7 @@ class _Lister:
             yield from self._container(place, path, source.shape)
 
     def _folder(self, place: Place, path: str) -> Iterator[Input]:
-        for found in walk(place, path, self.passed):
+        for found in walk(place, path, self.passed, check=self.check):
             if self.keep(found.name):
                 yield _file(place, found)
             else:
@@ -93,7 +100,7 @@ class _Lister:
             return self.keep(name) or name.lower().endswith(CONTAINERS)
 
         root, pattern = glob.fixed_part(place, path)
-        for found in glob.matching(place, root, pattern, keep, self.passed):
+        for found in glob.matching(place, root, pattern, keep, self.passed, self.check):
             shape = shape_of(place, found.path)
             if shape == "file":
                 yield _file(place, found)
@@ -108,7 +115,7 @@ class _Lister:
             stamp = place.stamp(path)
             with place.open(path) as file:
                 if shape == "table":
-                    yield from _rows(file, uri, stamp, self.column)
+                    yield from _rows(file, uri, stamp, self.column, self.limits)
                 elif shape == "zip":
                     yield from list_zip(file, uri, self._checked(file, uri))
                 elif not tar.is_compressed(file.read(tar.MARK)):
@@ -124,27 +131,28 @@ class _Lister:
         name = f"{self.unpacked:06d}.tar"
         self.unpacked += 1
         self.unpack.mkdir(parents=True, exist_ok=True)
+        sync(self.unpack.parent)
         checked = self._checked(file, uri)
-        tar.unpack(file, uri, self.unpack / name, self.limits)
+        tar.unpack(file, uri, self.unpack / name, self.limits, self.check)
         with (self.unpack / name).open("rb") as unpacked:
-            yield from tar.list_tar(unpacked, f"{tar.UNPACKED}{name}", "", checked)
+            yield from tar.list_tar(unpacked, name, "", checked)
 
     def _checked(self, file: BinaryIO, uri: str) -> Checked:
         size = file.seek(0, 2)
         file.seek(0)
-        return Checked(uri, size, self.keep, self.passed, self.limits)
+        return Checked(uri, size, self.keep, self.passed, self.limits, self.check)
 
 
 def _file(place: Place, found: Found) -> Input:
     return Input(clean(found.name), Locator("file", place.uri(found.path), 0, found.size))
 
 
-def _rows(file: BinaryIO, uri: str, stamp: str, column: str | None) -> Iterator[Input]:
+def _rows(file: BinaryIO, uri: str, stamp: str, column: str | None, limits: SourceLimits) -> Iterator[Input]:
     try:
         from isolatent_serve.jobs.sources.table import list_table
     except ImportError:
         raise SourceError(f"{uri}: Parquet needs a package that is missing; pip install pyarrow") from None
-    yield from list_table(file, uri, stamp, uri, column)
+    yield from list_table(file, uri, stamp, column, limits)
 
 
 def _above(bases: Sequence[str]) -> list[str]:

@@ -43,7 +43,9 @@ class Local:
             ) from None
 
     def open(self, path: str) -> BinaryIO:
-        """A plain file. Raises OSError, also when it leads out of the roots."""
+        """A plain file. Raises OSError, also when it leads out of the roots: that is looked at before and after."""
+        if self._roots is not None and not self._reaches(os.path.realpath(path)):
+            raise OSError("it leads out of the allowed folders")
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not hold us up
         file = os.fdopen(descriptor, "rb")
         try:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from isolatent_serve.jobs.sources.inputs import Skipped, SourceError, SourceLimits, Wanted
+from isolatent_serve.jobs.sources.inputs import Check, Skipped, SourceError, SourceLimits, Wanted, unchecked
 
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz")
 TABLES = (".parquet", ".parq", ".pq")
@@ -32,11 +32,13 @@ class Checked:
     keep: Wanted
     passed: Skipped
     limits: SourceLimits
+    check: Check = unchecked
     count: int = 0
     total: int = 0
 
     def announced(self, count: int) -> None:
-        """Raise SourceError for more members than an archive may have."""
+        """Raise SourceError for more members than an archive may have, and what `check` raises."""
+        self.check()
         if count > self.limits.archive_items:
             raise SourceError(
                 f"{self.archive}: {count} members or more, the limit is {self.limits.archive_items}; "

@@ -12,7 +12,6 @@ from isolatent_serve.jobs.sources import zip as zips
 from isolatent_serve.jobs.sources.inputs import Locator, Range, SourceLimits, too_large, unreadable
 from isolatent_serve.jobs.sources.local import Local
 from isolatent_serve.jobs.sources.places import Place, place_of
-from isolatent_serve.jobs.sources.tar import UNPACKED
 
 if TYPE_CHECKING:
     from isolatent_serve.jobs.sources.table import Rows
@@ -55,6 +54,15 @@ class Reader:
         if window:
             yield from self._read(window)
 
+    def approach(self, locator: Locator) -> None:
+        """Pass over what is before a row in its table, so that reading it next takes no longer than the row does.
+
+        What is wrong is told by `items`.
+        """
+        table = self._opened(locator)
+        if not isinstance(table, InputError):
+            table.approach(locator)
+
     def close(self) -> None:
         """Close whatever is open."""
         self._close_table()
@@ -65,7 +73,7 @@ class Reader:
         """Items that are all in one place."""
         planned = [self._planned(locator) for locator in window]
         ranges = [each for each in planned if isinstance(each, Range)]
-        place = self._place(window[0].uri)[0] if ranges else None
+        place = self._place(window[0])[0] if ranges else None
         found = iter(place.read(ranges) if place else ())
         for locator, each in zip(window, planned, strict=True):
             if place and isinstance(each, Range):
@@ -75,18 +83,19 @@ class Reader:
 
     def _planned(self, locator: Locator) -> Range | bytes | InputError:
         """Where the bytes of an item are, unless they, or what is wrong, are known at once."""
+        if locator.kind == "row":
+            table = self._opened(locator)
+            return table if isinstance(table, InputError) else table.read(locator)
         try:
-            place, path = self._place(locator.uri)
-            if locator.kind in ("slice", "row"):
+            place, path = self._place(locator)
+            if locator.kind == "slice":
                 self._require_same(place, path, locator)
         except (InputError, OSError) as error:
-            return error if isinstance(error, InputError) else unreadable(error)
-        if locator.kind == "row":
-            return self._row(place, path, locator)
+            return self._refused(error)
         if locator.kind == "zip":
             start, end = zips.span(locator)
-            unpacked = int(locator.extra[3])
-            return Range(path, start, end) if unpacked <= self._limits.item_bytes else too_large(unpacked, self._limits)
+            size = max(int(locator.extra[3]), locator.size - zips.most_wasted(self._limits.item_bytes))
+            return Range(path, start, end) if size <= self._limits.item_bytes else too_large(size, self._limits)
         if locator.size > self._limits.item_bytes:
             return self._too_large(locator)
         if locator.size == 0:
@@ -97,28 +106,35 @@ class Reader:
 
     def _content(self, place: Place, locator: Locator, asked: Range, data: bytes | Exception) -> bytes | InputError:
         if isinstance(data, Exception):
-            return unreadable(data)
+            return unreadable(data, self._limits)
         if locator.kind == "file":
             return data if len(data) <= self._limits.item_bytes else self._too_large(locator)
-        if locator.kind == "slice":
-            return data if len(data) == locator.size else unreadable("its archive has become shorter")
+        if locator.kind in ("slice", "unpacked"):
+            whole = len(data) == locator.size
+            return data if whole else unreadable("its archive has become shorter", self._limits)
         if more := zips.missing(locator, data):
             rest = place.read([Range(asked.path, asked.start + len(data), asked.start + len(data) + more)])[0]
             if isinstance(rest, Exception):
-                return unreadable(rest)
+                return unreadable(rest, self._limits)
             data += rest
         return zips.content(locator, data)
 
-    def _row(self, place: Place, path: str, locator: Locator) -> bytes | InputError:
+    def _opened(self, locator: Locator) -> Rows | InputError:
+        """The table of a row, which stays open, or what is wrong with it."""
         from isolatent_serve.jobs.sources.table import Rows  # pyarrow is an extra, and only tables need it
 
-        if self._table is None or self._table[0] != locator.uri:
-            self._close_table()
-            try:
+        try:
+            place, path = self._place(locator)
+            self._require_same(place, path, locator)
+            if self._table is None or self._table[0] != locator.uri:
+                self._close_table()
                 self._table = (locator.uri, Rows(place.open(path), self._limits))
-            except (InputError, OSError) as error:
-                return error if isinstance(error, InputError) else unreadable(error)
-        return self._table[1].read(locator)
+        except (InputError, OSError) as error:
+            return self._refused(error)
+        return self._table[1]
+
+    def _refused(self, error: InputError | OSError) -> InputError:
+        return error if isinstance(error, InputError) else unreadable(error, self._limits)
 
     def _require_same(self, place: Place, path: str, locator: Locator) -> None:
         """Raise InputError when the archive or table is not the one that was listed. It is looked at once."""
@@ -128,10 +144,11 @@ class Reader:
         if self._stamp[1] != listed:
             raise InputError("unreadable", "its archive or table has been changed since; begin a new job")
 
-    def _place(self, uri: str) -> tuple[Place, str]:
+    def _place(self, locator: Locator) -> tuple[Place, str]:
         """Where a locator leads. Raises SourceError."""
-        if uri.startswith(UNPACKED):
-            return self._unconfined, str((self._unpacked or Path()) / uri.removeprefix(UNPACKED))
+        uri = locator.uri
+        if locator.kind == "unpacked":
+            return self._unconfined, str((self._unpacked or Path()) / uri)
         if "://" not in uri:
             return self._local, uri
         place, path = place_of(uri, self._limits)

@@ -19,7 +19,7 @@ from isolatent_serve.jobs.sources.inputs import Entry, Range, SourceError
 def locate(uri: str) -> tuple[Remote, str]:
     """The file system of `uri` and the path there. Raises SourceError: unknown, no package, a password in it."""
     scheme = uri.partition("://")[0]
-    if ":" in urlsplit(uri).netloc.rpartition("@")[0]:
+    if ":" in _user(uri):
         raise SourceError(
             f"{scheme}://: a password in an address would be kept with the job; set it in the environment"
         )
@@ -115,6 +115,14 @@ class Remote:
                 f"{self.uri(path)}: cannot be listed ({_first_line(error)}); check the address, the network and the "
                 "credentials in the environment"
             ) from None
+
+
+def _user(uri: str) -> str:
+    """What stands before the host. Raises SourceError."""
+    try:
+        return urlsplit(uri).netloc.rpartition("@")[0]
+    except ValueError as error:  # such as a bracket that is not closed
+        raise SourceError(f"{uri[:200]!a}: no address ({error}); correct it") from None
 
 
 def _part(data: bytes, asked: Range) -> bytes:

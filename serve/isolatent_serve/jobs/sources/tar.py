@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import lzma
+import os
+import shutil
 import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from isolatent_serve.jobs.sources.inputs import Input, Locator, SourceError, SourceLimits, clean
+from isolatent_serve.jobs.disk import sync
+from isolatent_serve.jobs.sources.inputs import Check, Input, Kind, Locator, SourceError, SourceLimits, clean, unchecked
 from isolatent_serve.jobs.sources.members import Checked, cut_off, refused
 
-UNPACKED = "unpacked:"
 MARK = 6
 """Bytes by which `is_compressed` tells."""
 _BLOCK = 512
@@ -23,6 +26,8 @@ _MAX_HEADER = 2**16
 _PIECE = 2**20
 _XZ_MEMORY = 512 * 2**20
 """What the strongest preset of xz takes is an eighth of it; a header can ask for gigabytes."""
+_DAMAGE = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, MemoryError)
+"""What readers of compressed files raise."""
 _EXTENDED = (
     tarfile.XHDTYPE,
     tarfile.XGLTYPE,
@@ -33,7 +38,11 @@ _EXTENDED = (
 
 
 def list_tar(file: BinaryIO, uri: str, stamp: str, checked: Checked) -> Iterator[Input]:
-    """The members of an uncompressed archive that are inputs, in their order. Raises SourceError."""
+    """The members of an uncompressed archive that are inputs, in their order. Raises SourceError.
+
+    Without a `stamp` it is the file `uri` in the folder for what was unpacked.
+    """
+    kind: Kind = "slice" if stamp else "unpacked"
     name, size = checked.archive, file.seek(0, 2)
     file.seek(0)
     try:
@@ -47,7 +56,7 @@ def list_tar(file: BinaryIO, uri: str, stamp: str, checked: Checked) -> Iterator
                 if member.offset_data + member.size > size:
                     raise refused(name, member.name, "is cut off", "get or make the archive again")
                 if taken := checked.takes(member.name, member.size):
-                    yield Input(clean(taken), Locator("slice", uri, member.offset_data, member.size, (stamp,)))
+                    yield Input(clean(taken), Locator(kind, uri, member.offset_data, member.size, (stamp,)))
             _require_end(name, file, archive.offset)
     except _Absurd as error:
         raise cut_off(name, error) from None
@@ -92,8 +101,8 @@ def _require_end(archive: str, file: BinaryIO, offset: int) -> None:
         raise cut_off(archive, f"no header at byte {offset}")
 
 
-def unpack(file: BinaryIO, archive: str, target: Path, limits: SourceLimits) -> None:
-    """Write what a compressed file holds to `target`. Raises SourceError: damaged, too large, no space."""
+def unpack(file: BinaryIO, archive: str, target: Path, limits: SourceLimits, check: Check = unchecked) -> None:
+    """Bring what a compressed file holds to the disk, at `target`. Raises SourceError: damaged, too large, no room."""
     file.seek(0)
     start, written = file.read(MARK), 0
     packed = file.seek(0, 2)
@@ -102,19 +111,35 @@ def unpack(file: BinaryIO, archive: str, target: Path, limits: SourceLimits) -> 
     try:
         with target.open("wb") as out:
             for piece in _pieces(file, start):
+                check()
                 written += len(piece)
                 if written > most:
                     raise SourceError(
                         f"{archive}: more than {most} bytes unpacked ({limits.unpacked_bytes} are allowed, and "
                         f"{limits.archive_ratio} per packed byte); unpack it yourself if you trust it"
                     )
+                _require_room(archive, target, len(piece), limits)
                 out.write(piece)
-    except SourceError:
+            out.flush()
+            os.fsync(out.fileno())
+        sync(target.parent)
+    except BaseException as error:
         target.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _no_room(archive, target) from None
+        if isinstance(error, _DAMAGE) and not isinstance(error, SourceError):
+            raise cut_off(archive, getattr(error, "strerror", None) or error) from None
         raise
-    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, MemoryError) as error:
-        target.unlink(missing_ok=True)
-        raise cut_off(archive, getattr(error, "strerror", None) or error) from None
+
+
+def _require_room(archive: str, target: Path, size: int, limits: SourceLimits) -> None:
+    """Raise SourceError when so many bytes more would leave too few on the disk."""
+    if limits.free_bytes and shutil.disk_usage(target.parent).free - size < limits.free_bytes:
+        raise _no_room(archive, target)
+
+
+def _no_room(archive: str, target: Path) -> SourceError:
+    return SourceError(f"{archive}: compressed as a whole, and no room to unpack it in {target.parent}; make some")
 
 
 def is_compressed(start: bytes) -> bool:

@@ -84,6 +84,11 @@ def span(locator: Locator) -> tuple[int, int]:
     return locator.offset, locator.offset + HEADER + len(name.encode("utf-8", "replace")) + SLACK + locator.size
 
 
+def most_wasted(size: int) -> int:
+    """How many bytes more a file of `size` bytes may take packed than plain, as far as packed members are read."""
+    return 2**16 + size // 1000
+
+
 def missing(locator: Locator, data: bytes) -> int:
     """How many bytes after `data`, read from `span`, the member needs: its local extra field can be a long one."""
     if len(data) < HEADER:

@@ -77,7 +77,17 @@ def test_a_link_made_after_the_listing_does_not_lead_out(folder: Path, outside: 
     items = listed(folder / "0.png", limits=limits)
     (folder / "0.png").unlink()
     (folder / "0.png").symlink_to(outside / "secret.png")
-    assert "leads out of the allowed folders" in error(contents(items, limits=limits)["0.png"]).detail
+    led_out = error(contents(items, limits=limits)["0.png"]).detail
+    (folder / "0.png").unlink()
+    assert led_out == error(contents(items, limits=limits)["0.png"]).detail
+    assert "no plain file below an allowed folder" in led_out
+    assert str(folder) not in led_out
+
+
+def test_what_vanished_is_told_without_its_place(folder: Path) -> None:
+    items = listed(folder / "0.png")
+    (folder / "0.png").unlink()
+    assert "(No such file or directory)" in error(contents(items)["0.png"]).detail
 
 
 def test_a_folder_swapped_for_a_link_after_the_listing_does_not_lead_out(folder: Path, outside: Path) -> None:

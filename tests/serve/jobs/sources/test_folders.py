@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from isolatent_serve.jobs.plan import Stopped
 from isolatent_serve.jobs.sources import Skipped, SourceLimits, ordering
 from sources_support import contents, error, ids, listed, png, read, refusal
 
@@ -105,3 +106,14 @@ def test_nothing_to_read_is_refused_and_says_what_is_there(tmp_path: Path) -> No
     (tmp_path / "shard.tar").touch()
     assert "1 passed over: an archive or table in a folder (shard.tar)" in refusal(tmp_path)
     assert "only be an entire path component" in refusal(tmp_path / "**.png")
+
+
+def test_a_folder_without_inputs_can_be_stopped(tmp_path: Path) -> None:
+    (tmp_path / "notes.md").touch()
+
+    def check() -> None:
+        raise Stopped
+
+    for place in (tmp_path, tmp_path / "*"):
+        with pytest.raises(Stopped):
+            listed(place, check=check)

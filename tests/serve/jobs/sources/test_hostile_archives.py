@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from isolatent_serve.jobs.sources import SourceLimits
+from isolatent_serve.jobs.plan import Stopped
+from isolatent_serve.jobs.sources import SourceLimits, list_inputs
 from sources_support import contents, error, listed, png, read, refusal
 
 
@@ -250,3 +251,57 @@ def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
                 assert "not a whole archive" in refusal(tmp_path / name, unpack=tmp_path / "unpacked")
     (tmp_path / "a.7z").touch()
     assert "unpack it" in refusal(tmp_path / "a.7z")
+
+
+def test_a_member_that_is_larger_packed_than_an_item_may_be_is_not_read(tmp_path: Path) -> None:
+    path = zip_of(tmp_path / "a.zip", ("a.png", png(0)), ("b.png", bytes(200_000)))
+    small, _ = listed(path)
+    wasteful = small._replace(locator=small.locator._replace(size=100_000))  # as its archive might say
+    assert error(contents([wasteful], limits=SourceLimits(item_bytes=1000))["a.png"]).code == "too_many_bytes"
+    assert contents([small], limits=SourceLimits(item_bytes=1000))["a.png"] == png(0)
+
+
+def test_what_is_unpacked_leaves_room_on_the_disk(tmp_path: Path) -> None:
+    path = tmp_path / "a.tgz"
+    path.write_bytes(gzip.compress(tar_of(tmp_path / "a.tar", ("a.png", png(0))).read_bytes()))
+    limits = SourceLimits(free_bytes=2**62)
+    assert "no room to unpack it" in refusal(path, unpack=tmp_path / "unpacked", limits=limits)
+    assert list((tmp_path / "unpacked").iterdir()) == []
+
+
+def test_what_is_unpacked_is_on_the_disk_before_anything_refers_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, unpacked = tmp_path / "a.tgz", tmp_path / "unpacked"
+    path.write_bytes(gzip.compress(tar_of(tmp_path / "a.tar", ("a.png", png(0))).read_bytes()))
+    settled: list[int] = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (settled.append(os.fstat(file).st_ino), fsync(file)))
+    next(iter(list_inputs([str(path)], unpack=unpacked)))
+    places = (unpacked.parent, unpacked / "000000.tar", unpacked)
+    assert settled == [place.stat().st_ino for place in places]
+
+
+def test_unpacking_can_be_stopped_in_the_middle(tmp_path: Path) -> None:
+    path, calls = tmp_path / "a.tgz", []
+    path.write_bytes(gzip.compress(os.urandom(5 * 2**20), 1))
+
+    def check() -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        listed(path, unpack=tmp_path / "unpacked", check=check)
+    assert list((tmp_path / "unpacked").iterdir()) == []
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_an_archive_without_inputs_can_be_stopped(tmp_path: Path, make: Callable[..., Path]) -> None:
+    path = make(tmp_path / f"a.{make.__name__[:3]}", *((f"{number}.md", b"") for number in range(9)))
+
+    def check() -> None:
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        listed(path, check=check)
