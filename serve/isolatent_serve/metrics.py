@@ -27,7 +27,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from prometheus_client.values import ValueClass
 
-from isolatent_serve.problems import PROBLEMS
+from isolatent_serve.problems import CLOSED, PROBLEMS
 from isolatent_serve.tally import Count, Tally
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -83,7 +83,7 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
-        self._rejected = Counter(
+        rejected = Counter(
             "isolatent_rejections", "Requests answered with a problem, by its code", ["code"], registry=registry
         )
         self._model = Gauge(
@@ -133,7 +133,7 @@ class Metrics:
         self._batches: dict[str, tuple[Tally, Tally]] = {}
         self._queues: dict[str, Gauge] = {}
         self._served: dict[str, Gauge] = {}
-        self._rejections = {code: Count(self._rejected.labels(code)) for code in PROBLEMS}  # there from the start, as 0
+        self._rejections = {code: Count(rejected.labels(code)) for code in (*PROBLEMS, *CLOSED)}  # from the start, as 0
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """An answered request. `route` is the template of its address."""
@@ -164,11 +164,8 @@ class Metrics:
         child.set(items)
 
     def rejected(self, code: str) -> None:
-        """A request that is answered with the problem `code`."""
-        count = self._rejections.get(code)
-        if count is None:  # a connection that was closed without a word
-            count = self._rejections[code] = Count(self._rejected.labels(code))
-        count.add()
+        """A request that is answered with the problem `code`, or a connection that is closed for one of CLOSED."""
+        self._rejections[code].add()
 
     def model(self, name: str, version: str, provider: str, reason: str) -> None:
         """The model `name` is served in this version, on this execution provider, from now on."""

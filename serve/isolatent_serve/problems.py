@@ -73,6 +73,9 @@ PROBLEMS: dict[str, tuple[int, str]] = {
 }
 """Stable code -> HTTP status and title."""
 
+CLOSED = ("answer_timeout",)
+"""Counted with the codes: connections that are closed without a word, as their clients do not take an answer."""
+
 OF_INPUTS = frozenset(code for code, (status, _) in PROBLEMS.items() if status in (413, 422)) - {
     "consistency_unavailable"
 }
