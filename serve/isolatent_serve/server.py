@@ -122,16 +122,22 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Whether to stop listening; uvicorn asks ten times a second."""
+        try:
+            self._look_around(counter)
+        except Exception:  # a defect here must not end a process that serves
+            log.exception("the service's housekeeping failed")
+        over = await super().on_tick(counter) or (self._end is not None and self._is_over(self._end))
+        if over and self._end is not None:  # what uvicorn waits for then: answers that clients have not taken yet
+            self.config.timeout_graceful_shutdown = max(1, int(self._end - time.monotonic()))
+        return over
+
+    def _look_around(self, counter: int) -> None:
         self._tell_peers()
         self._service.tell_metrics()
         if self._lane:
             self._lane.inspect()
         if counter % 5 == 0:
             self._connections.inspect()
-        over = await super().on_tick(counter) or (self._end is not None and self._is_over(self._end))
-        if over and self._end is not None:  # what uvicorn waits for then: answers that clients have not taken yet
-            self.config.timeout_graceful_shutdown = max(1, int(self._end - time.monotonic()))
-        return over
 
     def _is_over(self, end: float) -> bool:
         now = time.monotonic()

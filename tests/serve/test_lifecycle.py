@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,7 +25,8 @@ from isolatent_export.runtime import OnnxRuntime
 from isolatent_serve import RequestLimits, Settings, create_app, registry
 from isolatent_serve.access import RequestContext
 from isolatent_serve.metrics import Metrics
-from serve_support import COMMAND, serving, wait_until_ready
+from isolatent_serve.service import Service
+from serve_support import COMMAND, running, serving, wait_until_ready
 
 
 def fails(*arguments: str | Path) -> str:
@@ -186,6 +188,19 @@ def test_unexpected_failures_tell_nothing_of_the_inside() -> None:
     assert (response.status_code, response.json()["code"]) == (500, "internal")
     assert response.json()["request_id"] == response.headers["X-Request-Id"]
     assert "secret" not in response.text
+
+
+def test_housekeeping_that_fails_ends_nothing(
+    bundle_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running(Settings(), bundle_path) as url:
+        with monkeypatch.context() as broken:
+            broken.delattr(Service, "tell_metrics")
+            deadline = time.monotonic() + 10
+            while "housekeeping failed" not in caplog.text and time.monotonic() < deadline:
+                time.sleep(0.02)
+        assert "housekeeping failed" in caplog.text
+        assert httpx2.get(f"{url}/readyz").status_code == 200
 
 
 def test_unknown_settings_are_refused() -> None:
