@@ -24,9 +24,10 @@ def test_squared_distances_stay_in_float32_under_autocast() -> None:
         assert squared_distances(clouds(), clouds(seed=1)).dtype == torch.float32
 
 
-def test_nearest_are_those_that_a_tree_finds() -> None:
+@pytest.mark.parametrize("training", [True, False])
+def test_nearest_are_those_that_a_tree_finds(training: bool) -> None:
     points = clouds()
-    places = nearest(points, 5).view(3, 40, 5)
+    places = nearest(points, 5, training=training).view(3, 40, 5)
     for index, cloud in enumerate(points):
         expected = cKDTree(cloud.numpy()).query(cloud.numpy(), 5)[1]
         assert torch.equal((places[index] - 40 * index).sort(1).values, torch.from_numpy(expected).sort(1).values)
@@ -34,7 +35,7 @@ def test_nearest_are_those_that_a_tree_finds() -> None:
 
 def test_pooling_while_training_is_pooling_and_has_its_gradient() -> None:
     features = clouds(width=6).requires_grad_()
-    places = nearest(clouds(), 7)
+    places = nearest(clouds(), 7, training=False)
     plain = features.flatten(0, 1)[places].view(3, 40, 7, 6).amax(2)
     for training in (True, False):
         found = pooled(features, places, 7, training=training)
@@ -46,7 +47,7 @@ def test_pooling_while_training_is_pooling_and_has_its_gradient() -> None:
 
 def test_covariances_are_those_of_each_neighbourhood() -> None:
     points = clouds()
-    places = nearest(points, 8)
+    places = nearest(points, 8, training=False)
     found = covariances(points, places, 8)
     direct = torch.cov(points.flatten(0, 1)[places.view(-1, 8)[50]].T, correction=0)
     expected = direct[[0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2]]

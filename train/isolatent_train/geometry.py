@@ -6,6 +6,7 @@ clouds and points.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,13 +19,19 @@ def squared_distances(left: Tensor, right: Tensor) -> Tensor:
         return left.square().sum(2, keepdim=True) - 2 * products + right.square().sum(2).unsqueeze(1)
 
 
-def nearest(features: Tensor, count: int) -> Tensor:
+def nearest(features: Tensor, count: int, *, training: bool) -> Tensor:
     """Each point's `count` nearest by squared distance of features (B, P, D), itself among them, P >= count.
 
-    Returns (B * P * count,) positions among the B * P points of the batch, in no particular order per point.
+    Returns (B * P * count,) positions among the B * P points of the batch, in no particular order per point; the same
+    ones whether training or not.
     """
     clouds, points = features.shape[0], features.shape[1]
-    places = squared_distances(features, features).topk(count, dim=2, largest=False, sorted=False).indices
+    distances = squared_distances(features, features)
+    if training and _on_cpu(features):  # where NumPy takes a third of the time
+        order = np.argpartition(distances.detach().numpy(), count - 1, axis=2)
+        places = torch.from_numpy(order[:, :, :count])
+    else:
+        places = distances.topk(count, dim=2, largest=False, sorted=False).indices
     starts = torch.arange(clouds, device=features.device) * points
     return (places + starts.view(-1, 1, 1)).flatten()
 
@@ -40,9 +47,22 @@ def pooled(features: Tensor, places: Tensor, count: int, *, training: bool) -> T
     if not training:
         return rows.index_select(0, places).view(-1, count, width).amax(1).view_as(features)
     with torch.no_grad():
-        winners = rows.index_select(0, places).view(-1, count, width).max(1).indices  # (B * P, C); faster than argmax
-        chosen = places.view(-1, count).gather(1, winners)
+        size = features.shape[1] if _on_cpu(features) else len(rows)  # a cloud fits a processor's cache
+        parts = zip(range(0, len(rows), size), rows.split(size), places.view(-1, count).split(size), strict=True)
+        chosen = torch.cat([start + _holders(part, around - start) for start, part, around in parts])
     return rows.gather(0, chosen).view_as(features)
+
+
+def _holders(rows: Tensor, places: Tensor) -> Tensor:
+    """Which of rows (R, C), of those at places (N, k), holds the largest of each feature: (N, C).
+
+    By the plain maximum of keys that begin with a feature's bits, ordered as the features are, and end with its row:
+    that takes a fifth of the time of a maximum with indices.
+    """
+    bits = rows.float().view(torch.int32)
+    ordered = bits ^ (bits >> 31 & 0x7FFFFFFF)  # of negative numbers, the larger ones have the smaller bits
+    keys = (ordered.long() << 32) | torch.arange(len(rows), device=rows.device).unsqueeze(1)
+    return keys.index_select(0, places.flatten()).view(*places.shape, -1).amax(1) & 0xFFFFFFFF
 
 
 def covariances(points: Tensor, places: Tensor, count: int) -> Tensor:
@@ -64,6 +84,11 @@ def chamfer_distance(left: Tensor, right: Tensor) -> Tensor:
         to_right, to_left = distances.argmin(2), distances.argmin(1)
     forward = (left - _chosen(right, to_right)).square().sum(2).mean(1)
     return forward + (right - _chosen(left, to_left)).square().sum(2).mean(1)
+
+
+def _on_cpu(tensor: Tensor) -> bool:
+    """Whether this runs on a CPU, operation by operation."""
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def _chosen(points: Tensor, places: Tensor) -> Tensor:
