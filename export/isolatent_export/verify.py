@@ -57,7 +57,7 @@ def load_verified(
 def _measure_engines(bundle: Bundle, device: Device, *, torchscript: bool, pt2: bool) -> tuple[ParityRow, ...]:
     golden = bundle.golden()
     runtime = OnnxRuntime(bundle, device=device)
-    rows = parity.measure(runtime, golden, runtime.provider)
+    rows = parity.measure(runtime, golden, runtime.provider, runtime.sizes)
     if torchscript:
         rows += parity.measure(_torchscript(bundle), golden, "TorchScript")
     if pt2:
