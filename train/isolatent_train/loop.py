@@ -248,7 +248,7 @@ def _validate(model: VAE, likelihood: Likelihood, data: Labelled, config: Config
     model.eval()
     generator = stream(config.seed, "validation", 0, data.inputs.device)
     sums = torch.zeros(2, device=data.inputs.device)
-    for part in data.inputs.split(min(512, batch_size(data.inputs, data.inputs.device))):
+    for part in data.inputs.split(min(512, batch_size(data.inputs))):
         targets = likelihood.targets(model.codec.to_network(part), generator)
         posterior = model.encode(targets)
         outputs = model.decode(posterior.sample(generator))

@@ -13,15 +13,16 @@ from isolatent_train.posterior import DiagonalGaussian
 LARGEST = 1024
 """Inputs on the device at once at most."""
 
-PAIRS = {"cpu": 2**19, "cuda": 2**24}
-"""Pairs of points on the device at once: nets of point clouds compare every point of a cloud with every other. More of
-them do not fit a processor's cache, which halves its speed.
-"""
+PAIRS = 2**24
+"""Pairs of points on the device at once: nets of point clouds compare every point of a cloud with every other."""
+
+PAIRS_IN_CACHE = 2**19
+"""Pairs of points that a processor encodes at once: more of them do not fit its cache, which halves its speed."""
 
 
-def batch_size(inputs: Tensor, device: torch.device) -> int:
-    """How many of the inputs (N, ...) as stored go to the device at once."""
-    return LARGEST if inputs.ndim == 4 else max(1, min(LARGEST, PAIRS[device.type] // inputs.shape[1] ** 2))
+def batch_size(inputs: Tensor, pairs: int = PAIRS) -> int:
+    """How many of the inputs (N, ...) as stored are prepared, and go to the device, at once."""
+    return LARGEST if inputs.ndim == 4 else max(1, min(LARGEST, pairs // inputs.shape[1] ** 2))
 
 
 def device_of(model: VAE) -> torch.device:
@@ -41,11 +42,11 @@ def posteriors(
 
     Returns N posteriors on the model's device.
     """
-    device = device_of(model)
-    parts = [
-        model.encode(prepare(model.codec.to_network(part.to(device))))
-        for part in inputs.split(batch or batch_size(inputs, device))
-    ]
+    device, size = device_of(model), batch or batch_size(inputs)
+    # Drawn for as many at once on every device: the same draws.
+    at_once = batch_size(inputs, PAIRS_IN_CACHE) if device.type == "cpu" else size
+    prepared = (prepare(model.codec.to_network(part.to(device))) for part in inputs.split(size))
+    parts = [model.encode(piece) for part in prepared for piece in part.split(at_once)]
     return DiagonalGaussian(torch.cat([p.mean for p in parts]), torch.cat([p.log_variance for p in parts]))
 
 

@@ -91,7 +91,7 @@ def reconstruction_errors(model: VAE, likelihood: Likelihood, inputs: Tensor, po
 
     Images: mean squared error per pixel, pixels in 0..1. Point clouds: Chamfer distance.
     """
-    size = batch_size(inputs, device_of(model))
+    size = batch_size(inputs)
     errors = []
     for latents, part in zip(posterior.mode().split(size), inputs.split(size), strict=True):
         decoded = likelihood.mean(model.decode(latents))
@@ -116,7 +116,7 @@ def _likelihood(
         on_inputs(len(inputs))
         return {}
     draws, latents = _stream(model, "observe"), _stream(model, "latents")
-    values, size = [], batch_size(inputs, device_of(model))
+    values, size = [], batch_size(inputs)
     for index, part in enumerate(inputs.split(size)):
         observed = likelihood.observe(model.codec.to_network(part.to(device_of(model))), draws)
         proposals = encoded[index * size : index * size + len(part)]
