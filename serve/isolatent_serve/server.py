@@ -11,7 +11,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -73,6 +73,7 @@ class Server(uvicorn.Server):
         self._end: float | None = None
         self._closed: float | None = None
         self._failure: Exception | None = None
+        self._failing: set[str] = set()
 
     def serve_on(self, listener: socket.socket) -> None:
         """Serve until SIGTERM or SIGINT; in a thread, until `should_exit` is set.
@@ -122,22 +123,28 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Whether to stop listening; uvicorn asks ten times a second."""
-        try:
-            self._look_around(counter)
-        except Exception:  # a defect here must not end a process that serves
-            log.exception("the service's housekeeping failed")
+        self._attempt(self._tell_peers)
+        self._attempt(self._service.tell_metrics)
+        if self._lane:
+            self._attempt(self._lane.inspect)
+        if counter % 5 == 0:
+            self._attempt(self._connections.inspect)
         over = await super().on_tick(counter) or (self._end is not None and self._is_over(self._end))
         if over and self._end is not None:  # what uvicorn waits for then: answers that clients have not taken yet
             self.config.timeout_graceful_shutdown = max(1, int(self._end - time.monotonic()))
         return over
 
-    def _look_around(self, counter: int) -> None:
-        self._tell_peers()
-        self._service.tell_metrics()
-        if self._lane:
-            self._lane.inspect()
-        if counter % 5 == 0:
-            self._connections.inspect()
+    def _attempt(self, chore: Callable[[], None]) -> None:
+        """Do it; a defect there must not end a process that serves, and is reported when it begins."""
+        name = chore.__qualname__
+        try:
+            chore()
+        except Exception:
+            if name not in self._failing:
+                log.exception("the service's housekeeping failed: %s", name)
+            self._failing.add(name)
+        else:
+            self._failing.discard(name)
 
     def _is_over(self, end: float) -> bool:
         now = time.monotonic()
