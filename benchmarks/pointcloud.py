@@ -52,6 +52,7 @@ def main() -> None:
     serving.add_argument("bundle", nargs="?", type=Path, default=Path("demo/bundles/shapes-cr"))
     training = commands.add_parser("train", help="updates/s of training and what they are spent on")
     training.add_argument("--recipe", default="shapes")
+    training.add_argument("--points", type=int, nargs="+", default=[128, 1024], help="per cloud (128 1024)")
     for each in (serving, training):
         each.add_argument("--rounds", type=int, default=5)
         each.add_argument("--seconds", type=float, default=2.0, help="length of one measurement")
@@ -163,7 +164,10 @@ def _ply(cloud: NDArray[np.float32]) -> bytes:
 def _train(args: argparse.Namespace) -> None:
     rates: dict[str, list[float]] = {}
     cases = {
-        f"{net}, {arm}": _updater(Config.load(args.recipe, [f"model.net={net}", f"objective.arm={arm}"]))
+        f"{net}, {arm}, {points} points": _updater(
+            Config.load(args.recipe, [f"model.net={net}", f"objective.arm={arm}", f"data.points={points}"])
+        )
+        for points in args.points
         for net in ("folding", "dgcnn")
         for arm in ("base", "cr")
     }

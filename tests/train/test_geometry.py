@@ -7,6 +7,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from isolatent_train import geometry
 from isolatent_train.geometry import chamfer_distance, covariances, nearest, pooled, squared_distances
 
 
@@ -24,18 +25,21 @@ def test_squared_distances_stay_in_float32_under_autocast() -> None:
         assert squared_distances(clouds(), clouds(seed=1)).dtype == torch.float32
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_nearest_are_those_that_a_tree_finds(training: bool) -> None:
+def test_nearest_are_those_that_a_tree_finds() -> None:
     points = clouds()
-    places = nearest(points, 5, training=training).view(3, 40, 5)
+    places = nearest(points, 5).view(3, 40, 5)
     for index, cloud in enumerate(points):
         expected = cKDTree(cloud.numpy()).query(cloud.numpy(), 5)[1]
         assert torch.equal((places[index] - 40 * index).sort(1).values, torch.from_numpy(expected).sort(1).values)
 
 
-def test_pooling_while_training_is_pooling_and_has_its_gradient() -> None:
+@pytest.mark.parametrize("keys_in_cache", [2**19, 1])  # all clouds at once, one after the other
+def test_pooling_while_training_is_pooling_and_has_its_gradient(
+    keys_in_cache: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(geometry, "KEYS_IN_CACHE", keys_in_cache)
     features = clouds(width=6).requires_grad_()
-    places = nearest(clouds(), 7, training=False)
+    places = nearest(clouds(), 7)
     plain = features.flatten(0, 1)[places].view(3, 40, 7, 6).amax(2)
     for training in (True, False):
         found = pooled(features, places, 7, training=training)
@@ -47,7 +51,7 @@ def test_pooling_while_training_is_pooling_and_has_its_gradient() -> None:
 
 def test_covariances_are_those_of_each_neighbourhood() -> None:
     points = clouds()
-    places = nearest(points, 8, training=False)
+    places = nearest(points, 8)
     found = covariances(points, places, 8)
     direct = torch.cov(points.flatten(0, 1)[places.view(-1, 8)[50]].T, correction=0)
     expected = direct[[0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2]]

@@ -1,37 +1,36 @@
 """Distances between point clouds and neighbours within one, as matrix products.
 
-Written with matmul, topk and index_select alone, so that networks made of them run in ONNX Runtime with any number of
-clouds and points.
+Written with matmul, topk and index_select, so that networks made of them run in ONNX Runtime with any number of clouds
+and points.
 """
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
+
+KEYS_IN_CACHE = 2**19
+"""Numbers of 8 bytes that a processor's cache holds."""
 
 
 def squared_distances(left: Tensor, right: Tensor) -> Tensor:
     """||l_i - r_j||^2 of points (B, P, D) and (B, Q, D): (B, P, Q), in float32 also under autocast."""
     with torch.autocast(left.device.type, enabled=False):
         left, right = left.float(), right.float()
-        products = left @ right.transpose(1, 2)
-        return left.square().sum(2, keepdim=True) - 2 * products + right.square().sum(2).unsqueeze(1)
+        # One product of (l, |l|^2, 1) and (-2 r, 1, |r|^2): sums of (B, P, Q) would take most of the time.
+        ours = torch.cat([left, left.square().sum(2, keepdim=True), torch.ones_like(left[:, :, :1])], 2)
+        theirs = torch.cat([-2 * right, torch.ones_like(right[:, :, :1]), right.square().sum(2, keepdim=True)], 2)
+        return ours @ theirs.transpose(1, 2)
 
 
-def nearest(features: Tensor, count: int, *, training: bool) -> Tensor:
+def nearest(features: Tensor, count: int) -> Tensor:
     """Each point's `count` nearest by squared distance of features (B, P, D), itself among them, P >= count.
 
-    Returns (B * P * count,) positions among the B * P points of the batch, in no particular order per point; the same
-    ones whether training or not.
+    Returns (B * P * count,) positions among the B * P points of the batch, in no particular order per point.
     """
     clouds, points = features.shape[0], features.shape[1]
-    distances = squared_distances(features, features)
-    if training and _on_cpu(features):  # where NumPy takes a third of the time
-        order = np.argpartition(distances.detach().numpy(), count - 1, axis=2)
-        places = torch.from_numpy(order[:, :, :count])
-    else:
-        places = distances.topk(count, dim=2, largest=False, sorted=False).indices
+    fixed = features.detach()
+    places = squared_distances(fixed, fixed).topk(count, dim=2, largest=False, sorted=False).indices
     starts = torch.arange(clouds, device=features.device) * points
     return (places + starts.view(-1, 1, 1)).flatten()
 
@@ -47,7 +46,7 @@ def pooled(features: Tensor, places: Tensor, count: int, *, training: bool) -> T
     if not training:
         return rows.index_select(0, places).view(-1, count, width).amax(1).view_as(features)
     with torch.no_grad():
-        size = features.shape[1] if _on_cpu(features) else len(rows)  # a cloud fits a processor's cache
+        size = _rows_at_once(features, count)
         parts = zip(range(0, len(rows), size), rows.split(size), places.view(-1, count).split(size), strict=True)
         chosen = torch.cat([start + _holders(part, around - start) for start, part, around in parts])
     return rows.gather(0, chosen).view_as(features)
@@ -86,9 +85,12 @@ def chamfer_distance(left: Tensor, right: Tensor) -> Tensor:
     return forward + (right - _chosen(left, to_left)).square().sum(2).mean(1)
 
 
-def _on_cpu(tensor: Tensor) -> bool:
-    """Whether this runs on a CPU, operation by operation."""
-    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+def _rows_at_once(features: Tensor, count: int) -> int:
+    """Points of whole clouds of features (B, P, C) whose neighbours' keys fit the cache, if that matters."""
+    clouds, points, width = features.shape
+    if features.device.type != "cpu" or torch.compiler.is_compiling():
+        return clouds * points
+    return points * max(1, KEYS_IN_CACHE // (points * count * width))
 
 
 def _chosen(points: Tensor, places: Tensor) -> Tensor:

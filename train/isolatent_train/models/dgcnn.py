@@ -29,7 +29,7 @@ class EdgeConvolution(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Features of each point."""
-        places = nearest(features, self.neighbours, training=self.training)
+        places = nearest(features, self.neighbours)
         edges = self.own(features) + pooled(self.other(features), places, self.neighbours, training=self.training)
         rows = nn.functional.leaky_relu(self.norm(edges.flatten(0, 1)), 0.2)
         return rows.view(features.shape[0], features.shape[1], -1)

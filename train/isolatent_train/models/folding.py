@@ -34,7 +34,7 @@ class Encoder(nn.Module):
 
     def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Parameters of q(z|x)."""
-        places = nearest(points, self.neighbours, training=self.training)
+        places = nearest(points, self.neighbours)
         features = self.local(torch.cat([points, covariances(points, places, self.neighbours)], 2))
         for layer in self.graph:
             features = layer(pooled(features, places, self.neighbours, training=self.training))
