@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from machine import described
+
 _NAMES = {
     "limit": "decoding and ONNX Runtime, no job",
     "local": "`isolatent embed`",
@@ -42,7 +44,7 @@ def _rates(found: dict[str, Any]) -> list[str]:
     head = ["| | files/s | rounds | share of the limit |", "| --- | --- | --- | --- |"]
     return [
         f"### {found['items']:,} files: {found['data']}",
-        f"{_machine(found)} Model {found['model']}, {found['cores']} cores, median of {found['rounds']} rounds.",
+        f"{described(found)} Model {found['model']}, median of {found['rounds']} rounds.",
         "\n".join([*head, *rows]),
     ]
 
@@ -52,7 +54,7 @@ def _memory(found: dict[str, Any]) -> list[str]:
     head = ["| files | most memory, MB | seconds |", "| --- | --- | --- |"]
     return [
         "### Memory of a job",
-        f"{_machine(found)} `isolatent embed` with {found['processes']} processes, all of them together, pages that "
+        f"{described(found)} `isolatent embed` with {found['processes']} processes, all of them together, pages that "
         "several share counted once.",
         "\n".join([*head, *rows]),
     ]
@@ -70,17 +72,11 @@ def _beside(found: dict[str, Any]) -> list[str]:
     ]
     return [
         "### A service that does a job",
-        f"{_machine(found)} Single pictures offered open loop, {found['offered_per_second']:,.0f} requests/s for "
+        f"{described(found)} Single pictures offered open loop, {found['offered_per_second']:,.0f} requests/s for "
         f"{found['seconds']:g} s each, to the service idle otherwise and with a job running on the same "
         f"{found['cores']} cores. p99 with the job: {found['p99_ratio']['median']:.2f} times that without (median).",
         "\n".join([*head, *rows]),
     ]
-
-
-def _machine(found: dict[str, Any]) -> str:
-    machine, versions = found["machine"], found["versions"]
-    used = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
-    return f"{machine['processor']}, Python {machine['python']}, {used}; {found['date'][:10]}."
 
 
 _SECTIONS = {"images": _rates, "clouds": _rates, "memory": _memory, "beside": _beside}

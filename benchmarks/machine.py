@@ -35,6 +35,14 @@ def settings_of(config: Config) -> dict[str, Any]:
     return values
 
 
+def described(found: dict[str, Any]) -> str:
+    """A sentence of what a result, as `write` left it, was measured on."""
+    machine, versions = found["machine"], found["versions"]
+    used = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    place = machine["gpu"] or f"{machine['processor']}, {machine['cores']} cores"
+    return f"{place}, Python {machine['python']}, {used}; {found['date'][:10]}."
+
+
 def machine() -> dict[str, Any]:
     """Processor, cores this process may use, Python, GPU."""
     info = Path("/proc/cpuinfo")

@@ -1,4 +1,4 @@
-"""docs/benchmarks.md and its plots, from benchmarks/results/{serving,overload,jobs-*}.json: no figure is typed by hand.
+"""docs/benchmarks.md and its plots, from what the others left in benchmarks/results: no figure is typed by hand.
 
 python benchmarks/page.py
 """
@@ -12,7 +12,8 @@ from typing import Any
 
 import jobs_page
 import matplotlib as mpl
-from machine import RESULTS
+import pointcloud_page
+from machine import RESULTS, described
 from matplotlib import pyplot as plt
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
@@ -26,12 +27,12 @@ mpl.rcParams |= {"axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.
 
 def write(results: Path = RESULTS, path: Path = PAGE) -> Path:
     """Write the page of what is in the folder `results`, and return its path."""
-    parts = ["# Serving benchmarks", "Written by `benchmarks/page.py` from the files in `benchmarks/results/`."]
+    parts = ["# Benchmarks", "Written by `benchmarks/page.py` from the files in `benchmarks/results/`."]
     sections = {"serving": _serving, "overload": _overload}
     for name, section in sections.items():
         if (results / f"{name}.json").exists():
             parts += section(json.loads((results / f"{name}.json").read_text()), path)
-    parts += jobs_page.sections(results)
+    parts += jobs_page.sections(results) + pointcloud_page.sections(results)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n\n".join(parts) + "\n")
     return path
@@ -44,7 +45,7 @@ def _serving(found: dict[str, Any], path: Path) -> list[str]:
     where = "the same cores" if found["load_shares_cores"] else "other cores"
     parts = [
         "## Side by side",
-        f"{_machine(found)} Every server has the same {found['server_cores']} cores, model and inputs, decodes the "
+        f"{described(found)} Every server has the same {found['server_cores']} cores, model and inputs, decodes the "
         "files itself and answers mean and variance in the leanest format that it has. Load comes from wrk, on "
         f"{where}; {found['rounds']} rounds of {found['seconds']:g} s per case, interleaved, every other server frozen "
         "meanwhile. Figures are medians over the rounds. Run it again: `make bench`.",
@@ -160,11 +161,11 @@ def _overload(found: dict[str, Any], path: Path) -> list[str]:
     options = f"--max-queue {found['max_queue']} {found['options']}".strip()
     parts = [
         "## Past its capacity",
-        f"{_machine(found)} `isolatent serve {options}` on {found['server_cores']} cores. Single PNG files are offered "
-        f"open loop, {found['arrivals']} arrivals, for {found['seconds']:g} s per level, by a generator {where}. "
-        "Latency counts from when a request was due. Bound: what the queue takes at the rate that was reached, plus "
-        "100 ms. Recovered: from when on, at half the capacity after the overload, the median of every quarter of a "
-        "second is normal. Run it again: `python benchmarks/overload.py`.",
+        f"{described(found)} `isolatent serve {options}` on {found['server_cores']} cores. Single PNG files are "
+        f"offered open loop, {found['arrivals']} arrivals, for {found['seconds']:g} s per level, by a generator "
+        f"{where}. Latency counts from when a request was due. Bound: what the queue takes at the rate that was "
+        "reached, plus 100 ms. Recovered: from when on, at half the capacity after the overload, the median of every "
+        "quarter of a second is normal. Run it again: `python benchmarks/overload.py`.",
     ]
     for name, model in found["models"].items():
         proof = model["generator"]
@@ -242,14 +243,6 @@ def _plot_overload(found: dict[str, Any], path: Path) -> None:
 
 
 # ---- both ----
-
-
-def _machine(found: dict[str, Any]) -> str:
-    machine, versions = found["machine"], found["versions"]
-    used = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
-    return (
-        f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}, {used}; {found['date'][:10]}."
-    )
 
 
 def _table(head: list[str], rows: Iterable[list[str]]) -> str:
