@@ -35,6 +35,19 @@ def test_a_recipe_file_holds_only_the_differences_from_its_base(tmp_path: Path) 
     assert (config.training.epochs, config.training.batch_size) == (3, Config.load("digits").training.batch_size)
 
 
+def test_a_base_is_found_beside_its_recipe_and_may_not_lead_back(tmp_path: Path) -> None:
+    (tmp_path / "first.toml").write_text('base = "digits"\n[training]\nepochs = 3\n')
+    (tmp_path / "second.toml").write_text('base = "first.toml"\nseed = 4\n')
+    config = Config.load(str(tmp_path / "second.toml"))
+    assert (config.training.epochs, config.seed) == (3, 4)
+    (tmp_path / "first.toml").write_text('base = "second.toml"\n')
+    with pytest.raises(ConfigError, match="leads back to itself"):
+        Config.load(str(tmp_path / "second.toml"))
+    (tmp_path / "list.json").write_text("[]")
+    with pytest.raises(ConfigError, match="settings by name"):
+        Config.load(str(tmp_path / "list.json"))
+
+
 def test_values_read_back_unchanged(tmp_path: Path) -> None:
     config = Config.load("digits", ["seed=5"])
     (tmp_path / "config.json").write_text(json.dumps(config.values()))

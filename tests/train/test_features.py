@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from isolatent_train.config import Config, DataSection
 from isolatent_train.data import Splits, load_data
 from isolatent_train.loop import train
 from isolatent_train.run import RunError, Trained
+from soak_support import LONG
 
 SMALL = ["training.epochs=2", "model.channels=[4, 8]", "model.latent=4", "training.tracker=none"]
 
@@ -98,6 +100,59 @@ def test_a_tracker_that_is_not_installed_is_named(
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(RunError, match="pip install wandb"):
         run(digits, tmp_path / "run", "training.tracker=wandb")
+    run(digits, tmp_path / "run", "training.epochs=1")  # nothing was left that is in the way
+
+
+def test_a_missing_compiler_is_said_before_anything_is_written(
+    digits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(RunError, match="apt-get install g"):
+        run(digits, tmp_path / "run", "training.compile=true")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_pictures_fail_of_does_not_cost_the_epoch(
+    digits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.delattr("isolatent_train.loop.save_grid")
+        with pytest.raises(NameError):
+            run(digits, tmp_path / "run", "training.pictures=1")
+    _, history = run(digits, tmp_path / "run", "training.pictures=1", resume=True)
+    assert [row["epoch"] for row in history] == [1, 2]
+    assert {path.name[:9] for path in (tmp_path / "run" / "pictures").iterdir()} == {"epoch0002"}
+
+
+def test_an_update_that_is_left_out_leaves_no_trace(tmp_path: Path) -> None:
+    settings = ["data.points=32", "data.normalization=none", "training.batch_size=16", "training.channels_last=true"]
+    config = Config.load("shapes", [*SMALL, *settings, "data.limit=160", "model.grid=4", "objective.arm=base"])
+    splits = load_data(config.data)
+    splits.train.inputs[0, 0, 0] = 1e20  # as scanners mark what they did not see
+    folder = train(config, splits, tmp_path / "run")
+    rows = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    assert rows[-1]["skipped"] == 2
+    assert all(bool(torch.isfinite(value).all()) for value in load_file(folder / "weights.safetensors").values())
+    assert rows[0]["train_bound"] == pytest.approx(rows[0]["train_reconstruction"] - rows[0]["train_kl"])
+    assert rows[1]["train_reconstruction"] == pytest.approx(rows[1]["validation_reconstruction"], rel=0.3)
+
+
+@pytest.mark.skipif(not LONG, reason="slow: make soak")
+@pytest.mark.timeout(300)
+def test_three_processes_resume_to_the_same_bits(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3"]
+    command += ["-m", "isolatent", "train", "digits", *(f"--set={s}" for s in SMALL), "--device=cpu"]
+    command += ["--set=training.batch_size=63", "--set=training.checkpoint_updates=5", "--resume", "--out"]
+    subprocess.run([*command, tmp_path / "whole"], check=True, capture_output=True)
+    checkpoint = tmp_path / "killed" / "checkpoint.pt"
+    with subprocess.Popen([*command, tmp_path / "killed"], stderr=subprocess.DEVNULL) as process:
+        while not checkpoint.exists() and process.poll() is None:
+            time.sleep(0.001)
+        process.terminate()
+    assert not (tmp_path / "killed" / "weights.safetensors").exists()
+    subprocess.run([*command, tmp_path / "killed"], check=True, capture_output=True)
+    weights = [(tmp_path / name / "weights.safetensors").read_bytes() for name in ("whole", "killed")]
+    assert weights[0] == weights[1]
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,13 @@ def test_squared_distances_are_those_of_cdist() -> None:
     torch.testing.assert_close(squared_distances(left, right), torch.cdist(left, right).square(), atol=1e-4, rtol=1e-4)
 
 
+def test_clouds_far_from_the_origin_have_the_same_distances() -> None:
+    near = clouds().double()
+    far = (near + 4096).float()
+    exact = torch.cdist(far.double(), far.double()).square()
+    torch.testing.assert_close(squared_distances(far, far).double(), exact, atol=1e-4, rtol=1e-4)
+
+
 def test_squared_distances_stay_in_float32_under_autocast() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert squared_distances(clouds(), clouds(seed=1)).dtype == torch.float32

@@ -22,7 +22,7 @@ class State:
     streak: int = 0
     """Those among them that just happened in a row."""
     sums: dict[str, float] = field(default_factory=dict)
-    """Terms summed over the current epoch's updates."""
+    """Terms summed over the current epoch's accepted updates, and their number."""
     best: float | None = None
     """Best validation ELBO so far, in nats."""
     best_epoch: int = 0

@@ -237,7 +237,8 @@ def _built_in() -> Any:
     return resources.files("isolatent_train") / "recipes"
 
 
-def _read(recipe: str) -> dict[str, Any]:
+def _read(recipe: str, derived: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Values of a recipe on top of those of its base; `derived` are the recipes that start from it."""
     if recipe.endswith((".toml", ".json")):
         source = Path(recipe)
         if not source.is_file():
@@ -248,11 +249,18 @@ def _read(recipe: str) -> dict[str, Any]:
         raise ConfigError(f"{recipe}: no such recipe; built in are {', '.join(recipe_names())}, or give a .toml file")
     try:
         text = source.read_text()
-        values: dict[str, Any] = json.loads(text) if recipe.endswith(".json") else tomllib.loads(text)
+        values: Any = json.loads(text) if recipe.endswith(".json") else tomllib.loads(text)
     except (ValueError, OSError) as error:
         raise ConfigError(f"{recipe}: cannot be read ({error})") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{recipe}: no recipe; it must hold settings by name")
     base = values.pop("base", None)
-    return _merge(_read(str(base)), values) if base is not None else values
+    if base is None:
+        return values
+    above = str(source.parent / base) if str(base).endswith((".toml", ".json")) else str(base)
+    if above in (recipe, *derived):
+        raise ConfigError(f"{recipe}: base = {base!r} leads back to itself; name another recipe")
+    return _merge(_read(above, (*derived, recipe)), values)
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

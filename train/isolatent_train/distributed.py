@@ -2,13 +2,14 @@
 
     torchrun --standalone --nproc-per-node 2 -m isolatent train digits
 
-Each process takes its share of every batch; gradients are averaged, so the result is that of the whole batch. A plain
-`isolatent train` is a team of one, which does none of this.
+Each process takes its share of every batch and gradients are averaged. Batch normalisation, where a net has it, uses
+the statistics of the share. A plain `isolatent train` is a team of one, which does none of this.
 """
 
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,7 +35,12 @@ class Team:
         """The step with gradients averaged over the team."""
         if self.size == 1:
             return step
-        return DistributedDataParallel(step, device_ids=[device.index] if device.type == "cuda" else None)
+        if device.type == "cuda":
+            return DistributedDataParallel(step, device_ids=[device.index])
+        # DDP lays its buckets out anew after the first update, which changes the order of sums: a resumed run would end
+        # with other bits. It does not where parameters may be unused.
+        warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")
+        return DistributedDataParallel(step, find_unused_parameters=True)
 
     def share(self, batch: Tensor) -> Tensor:
         """The part of a batch of indices that falls to this process, equal for all of them."""

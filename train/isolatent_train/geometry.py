@@ -16,7 +16,8 @@ KEYS_IN_CACHE = 2**19
 def squared_distances(left: Tensor, right: Tensor) -> Tensor:
     """||l_i - r_j||^2 of points (B, P, D) and (B, Q, D): (B, P, Q), in float32 also under autocast."""
     with torch.autocast(left.device.type, enabled=False):
-        left, right = left.float(), right.float()
+        centre = right.float().mean(1, keepdim=True)  # far from the origin the squares would cancel to noise
+        left, right = left.float() - centre, right.float() - centre
         # One product of (l, |l|^2, 1) and (-2 r, 1, |r|^2): sums of (B, P, Q) would take most of the time.
         ours = torch.cat([left, left.square().sum(2, keepdim=True), torch.ones_like(left[:, :, :1])], 2)
         theirs = torch.cat([-2 * right, torch.ones_like(right[:, :, :1]), right.square().sum(2, keepdim=True)], 2)

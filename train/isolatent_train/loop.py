@@ -22,20 +22,24 @@ from isolatent_export.pictures import save_grid
 from isolatent_train import checkpoint, grids
 from isolatent_train import run as files
 from isolatent_train.checkpoint import State
+from isolatent_train.compiling import require_compiler
 from isolatent_train.config import Config, TrainingSection
 from isolatent_train.data import DataError, Labelled, Splits
 from isolatent_train.distributed import Team, team
-from isolatent_train.evaluation.encoding import batch_size
+from isolatent_train.evaluation.encoding import batch_size, posteriors
 from isolatent_train.fitting import require_fitting
 from isolatent_train.likelihoods import Likelihood, build_likelihood
 from isolatent_train.models import VAE
 from isolatent_train.run import RunError, forget_after, initial_model, write_atomically
 from isolatent_train.step import TrainingStep
 from isolatent_train.streams import stream
-from isolatent_train.trackers import Nowhere, Tracker, build_tracker
+from isolatent_train.trackers import Nowhere, Tracker, build_tracker, require_tracker
 
 PATIENCE = 10
 """Consecutive updates with a non-finite loss or gradient after which a run stops."""
+
+ACCEPTED = "updates"
+"""Beside the sums of terms: how many updates are in them."""
 
 
 class DivergenceError(RunError):
@@ -75,6 +79,9 @@ def _train(
 ) -> None:
     settings = config.training
     require_fitting(config, splits.spec)
+    require_tracker(settings.tracker)
+    if settings.compile:
+        require_compiler(device)
     per_epoch = _updates_per_epoch(settings, len(splits.train), crew)
     total = settings.epochs * per_epoch
 
@@ -97,7 +104,7 @@ def _train(
     crew.wait()
     if crew.leads:
         forget_after(out / files.HISTORY, state.update)
-    tracker: Tracker = build_tracker(config, out) if crew.leads else Nowhere()
+    tracker: Tracker = build_tracker(config, out) if crew.leads else Nowhere(config, out)
     if settings.compile:
         model.encoder.compile()
         model.decoder.compile()
@@ -130,7 +137,9 @@ def _train(
                 _save(out, modules, state, crew)
 
         # ---- the epoch's figures, pictures and checkpoint ----
-        means = {f"train_{name}": value / per_epoch for name, value in _gathered(sums, crew).items()}
+        gathered = _gathered(sums, crew)
+        accepted = gathered.pop(ACCEPTED, 0.0)
+        means = {f"train_{name}": value / accepted for name, value in gathered.items()}
         state.sums = {}
         speed = (state.update - first) * settings.batch_size / (time.perf_counter() - started)
         if crew.leads:
@@ -138,11 +147,12 @@ def _train(
             with torch.compiler.set_stance("force_eager"):  # batches of other sizes would be compiled anew
                 row |= means | _validate(kept, likelihood, validation, config) | {"images_per_second": round(speed, 1)}
                 _record(row, out, tracker, on_epoch)
-                if settings.pictures and (epoch + 1) % settings.pictures == 0:
-                    _draw(kept, likelihood, validation, out, row, tracker)
             if _is_better(state, row, epoch) and settings.early_stopping:
                 _write_weights(kept, out / files.BEST)
         _save(out, modules, state, crew)
+        if crew.leads and settings.pictures and (epoch + 1) % settings.pictures == 0:
+            with torch.compiler.set_stance("force_eager"):
+                _draw(kept, likelihood, validation, out, row, tracker)
 
     # ---- done ----
     if crew.leads:
@@ -189,12 +199,15 @@ def _update(
 ) -> dict[str, Tensor] | None:
     """One optimiser step on pixels (B, H, W, C) uint8: its terms, or None when it was left out as non-finite."""
     step.train()
+    buffers = [(buffer, buffer.clone()) for buffer in step.buffers()]  # the statistics of normalisation
     warmup, annealing = _ramp(progress, config.objective.warmup), _ramp(progress, config.objective.beta_warmup)
     loss, terms = step(pixels, generator, warmup, annealing)
     optimiser.zero_grad()
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(step.parameters(), config.training.clip_norm)
     if not torch.isfinite(crew.mean(loss.detach() + norm)):  # all processes decide alike
+        for buffer, before in buffers:
+            buffer.copy_(before)
         return None
     for group in optimiser.param_groups:
         group["lr"] = rate
@@ -206,15 +219,17 @@ def _update(
 def _account(state: State, sums: dict[str, Tensor], terms: dict[str, Tensor] | None, out: Path) -> None:
     if terms is not None:
         state.streak = 0
-        for name, value in terms.items():
+        for name, value in {**terms, ACCEPTED: torch.ones((), device=next(iter(terms.values())).device)}.items():
             sums[name] = sums.get(name, 0) + value.double()
         return
     state.skipped += 1
     state.streak += 1
     if state.streak >= PATIENCE:
+        good = out / files.CHECKPOINT
+        kept = f" (last good state: {good})" if good.is_file() else ""
         raise DivergenceError(
             f"loss or gradient not finite in {PATIENCE} updates up to {state.update + 1}; lower "
-            f"training.learning_rate or objective.lambda and train again (last good state: {out / files.CHECKPOINT})"
+            f"training.learning_rate or objective.lambda and train again{kept}"
         )
 
 
@@ -279,8 +294,7 @@ def _is_better(state: State, row: dict[str, Any], epoch: int) -> bool:
 def _draw(model: VAE, likelihood: Likelihood, data: Labelled, out: Path, row: dict[str, Any], tracker: Tracker) -> None:
     model.eval()
     pixels = data.inputs[:512]
-    with torch.inference_mode():
-        means = model.encode(model.codec.to_network(pixels)).mode()
+    means = posteriors(model, pixels).mode()
     sheets = {
         "reconstructions": grids.reconstructions(model, likelihood, pixels[:12]),
         "samples": grids.samples(model, likelihood, device=pixels.device),

@@ -28,7 +28,9 @@ class TrainingStep(nn.Module):
         self, inputs: Tensor, generator: torch.Generator, warmup: float, annealing: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Inputs (B, ...) as stored -> loss and its detached terms; every draw comes from `generator`."""
-        images = self.model.codec.to_network(inputs).contiguous(memory_format=self.layout)
+        images = self.model.codec.to_network(inputs)
+        if images.ndim == 4:  # point clouds have no channels to put last
+            images = images.contiguous(memory_format=self.layout)
         transformed = None
         if self.transforms is not None:
             # The grey image is transformed first, then turned into targets: interpolation would blur binary pixels.

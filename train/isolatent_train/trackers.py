@@ -5,6 +5,7 @@ A new tracker is one class here and one line in `build_tracker`.
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,6 +31,9 @@ class Tracker(Protocol):
 
 class Nowhere:
     """Keeps nothing."""
+
+    def __init__(self, config: Config, out: Path) -> None:
+        """Nothing to open."""
 
     def figures(self, row: dict[str, Any]) -> None:
         """Ignored."""
@@ -111,16 +115,20 @@ class MLflow:
         self._mlflow.end_run()
 
 
-def build_tracker(config: Config, out: Path) -> Tracker:
-    """The tracker that a configuration names. Raises RunError naming the package when it is not installed."""
-    kinds: dict[str, Any] = {"tensorboard": TensorBoard, "wandb": WandB, "mlflow": MLflow}
-    kind = config.training.tracker
+def require_tracker(kind: str) -> None:
+    """Raise RunError naming the package when that of a tracker is not installed."""
     if kind == "none":
-        return Nowhere()
+        return
     try:
-        tracker: Tracker = kinds[kind](config, out)
+        import_module(kind)
     except ModuleNotFoundError as error:
         raise RunError(
             f"training.tracker={kind} needs a package: pip install {error.name}; or set training.tracker=none"
         ) from None
+
+
+def build_tracker(config: Config, out: Path) -> Tracker:
+    """The tracker that a configuration names."""
+    kinds: dict[str, Any] = {"none": Nowhere, "tensorboard": TensorBoard, "wandb": WandB, "mlflow": MLflow}
+    tracker: Tracker = kinds[config.training.tracker](config, out)
     return tracker

@@ -55,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
             train(config, splits, out, resume=args.resume, device=choose_device(args.device), on_epoch=show)
     except (ConfigError, DataError, RunError) as error:
         raise CommandError(str(error)) from None
+    except OSError as error:
+        raise CommandError(f"{error}; mend that, then continue with --resume or choose another --out") from None
     if leads and not args.json:
         print(f"Trained in {time.perf_counter() - started:.0f} s. Next: isolatent evaluate {out}")
         print(f"                         isolatent export {out}")
@@ -63,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _settings(args: argparse.Namespace) -> list[str]:
     """The settings of --set, and those that have an option of their own."""
-    data = [f"data.spec={json.dumps(args.data)}"] if args.data else []
+    data = [f"data.spec={json.dumps(args.data, ensure_ascii=False)}"] if args.data else []
     return [*args.set, *data, *(["data.strict=true"] if args.strict else [])]
 
 
