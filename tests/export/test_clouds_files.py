@@ -95,17 +95,23 @@ MESHES = {
     "ply little endian, CR LF": ply("binary_little_endian", "\r\n"),
     "ply little endian, CR": ply("binary_little_endian", "\r"),
     "ply big endian": ply("binary_big_endian"),
+    "ply, X Y Z": re.sub(rb"(?<=double )[xyz]", lambda axis: axis[0].upper(), ply("ascii")),
     "ply with an empty element": ply("ascii").replace(
         b"element face", b"element none 0\nproperty bool b\nelement face"
     ),
     "off": f"OFF\n5 2 0\n{ROWS}{FACES}".encode(),
     "off, counts inline": f"OFF5 2 0\n{ROWS}{FACES}".encode(),
     "off, comments": f"# a\n\n OFF # b\n\n5 2 0 # c\n# d\n{ROWS}\n{FACES}".encode(),
+    "off, CR": f"# a\nOFF\n5 2 0\n{ROWS}{FACES}".replace("\n", "\r").encode(),
     "coff": ("COFF\n5 2 0\n" + ROWS.replace("\n", " 255 0 0 1\n") + FACES.replace("\n", " 0.5 0.5 0.5\n")).encode(),
     "obj": OBJ.encode(),
     "obj in UTF-16": OBJ.encode("utf-16"),
     "obj with a mark": OBJ.encode("utf-8-sig"),
     "obj, relative": OBJ.replace("f 1 2 3 4\nf 1 2 5", "f -5 -4 -3 -2\nf -5// -4// -1//").encode(),
+    "obj, tabs": OBJ.replace(" ", "\t").encode(),
+    "obj, tabs and spaces": re.sub("^f ", "f\t", OBJ, flags=re.MULTILINE).encode(),
+    "obj with comments": OBJ.replace("\n", " # c\n").encode(),
+    "obj, CR": OBJ.replace("\n", "\r").encode(),
     "obj, continued": OBJ.replace("f 1 2 3 4", "f 1 2 \\\n 3 4").encode(),
     "obj with materials": ("mtllib /etc/passwd\n" + OBJ.replace("f 1 2 5", "usemtl b\ng c\nf 1 2 5")).encode(),
     "glb": glb([{"mesh": 0}], [0, 1, 2, 0, 2, 3, 0, 1, 4]),
@@ -120,6 +126,10 @@ def test_a_mesh_is_the_same_in_every_dialect(name: str) -> None:
     assert sorted(map(sorted, corners.tolist())) == sorted(map(sorted, POINTS[TRIANGLES].tolist()))
 
 
+def table(header: str) -> str:
+    return f"{header}\n" + "".join(f"7,{z:g},{x:g},{y:g}\n" for x, y, z in POINTS)
+
+
 CLOUDS = {
     "xyz": ROWS,
     "xyz, tabs and more columns": ROWS.replace(" ", "\t").replace("\n", "\t255\t0\t0\n"),
@@ -131,6 +141,13 @@ CLOUDS = {
     "csv": ROWS.replace(" ", ","),
     "csv with a header": "x, y, z\n" + ROWS.replace(" ", ", "),
     "csv with named columns": 'id;Z;x;"Y"\n' + "".join(f"a;{z:g};{x:g};{y:g}\n" for x, y, z in POINTS),
+    "csv with an index": ",x,y,z\n" + "".join(f"0,{row}\n" for row in ROWS.replace(" ", ",").splitlines()),
+    "csv with names that begin so": table("fid,Z_utm,X_utm,Y_utm"),
+    "csv with units": table("t,z [m],x [m],y [m]"),
+    "csv of a surveyor": table("id,Elevation,Easting,Northing"),
+    "xyz with units": table("t z [m] x [m] y [m]").replace(",", " "),
+    "xyz with a title and more columns": "found in a field\n" + ROWS.replace("\n", " 255 0 0\n"),
+    "csv with other names": "a,b,c\n" + ROWS.replace(" ", ","),
     "off without faces": f"OFF\n5 0 0\n{ROWS}",
     "obj without faces": OBJ.split("f ")[0],
 }
@@ -141,6 +158,35 @@ def test_a_cloud_is_the_same_in_every_dialect(name: str) -> None:
     found = describe(CLOUDS[name].encode(), Limits())
     assert found.triangles is None
     assert np.array_equal(found.points, POINTS)
+
+
+def test_relative_places_of_an_obj_file_count_back_from_the_line_they_stand_in() -> None:
+    one = "v 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 0 1\nf -3/-3/ -2/-2/ -1/-1/\n"
+    found = describe((one + one.replace("v 0 0 0", "v 5 5 5")).encode(), Limits())
+    assert found.triangles is not None
+    corners = found.points[found.triangles].tolist()
+    assert [sorted(face) for face in corners] == [
+        [[0, 0, 0], [0, 1, 0], [1, 0, 0]],
+        [[0, 1, 0], [1, 0, 0], [5, 5, 5]],
+    ]
+
+
+def test_a_ply_header_may_have_comments_in_any_letters() -> None:
+    plain = ply("ascii")
+    assert np.array_equal(describe(plain.replace(b"caf", "Å \x0b\x1c 點".encode()), Limits()).points, POINTS)
+
+
+@pytest.mark.parametrize("form", ["ascii", "binary_big_endian"])
+def test_strips_of_a_ply_file_are_triangles(form: str) -> None:
+    strips = [(0, 1, 2, 3, -1, 0, 1, 4), (0, 2, 3), (4,)]
+    rows = "".join(f"{len(strip)} {' '.join(map(str, strip))}\n" for strip in strips).encode()
+    if form != "ascii":
+        rows = b"".join(struct.pack(f">B{len(strip)}i", len(strip), *strip) for strip in strips)
+    head, body = ply(form).replace(b"face 2", b"tristrips 3").split(b"end_header\n")
+    points = body[: len(ROWS) if form == "ascii" else POINTS.nbytes]
+    found = describe(head + b"end_header\n" + points + rows, Limits())
+    assert found.triangles is not None
+    assert found.triangles.tolist() == [[0, 1, 2], [1, 2, 3], [0, 1, 4], [0, 2, 3]]
 
 
 @pytest.mark.parametrize("form", ["ascii", "binary", "binary_compressed"])
@@ -158,12 +204,19 @@ def test_stl_of_both_kinds_gives_three_vertices_per_triangle() -> None:
     rows = "".join(f"facet normal 0 0 1\nouter loop\n{text}endloop\nendfacet\n" for text in map(_vertices, corners))
     for data in (
         b"solid but binary".ljust(80, b"\0") + struct.pack("<I", 3) + binary.tobytes(),
+        bytes(80) + struct.pack("<I", 3) + binary.tobytes() + b"bytes of the program",
         f"solid x\n{rows}endsolid x\n".encode(),
         f"SOLID x\n{rows.upper()}ENDSOLID x\n".encode(),
     ):
         found = describe(data, Limits())
         assert found.triangles is not None
         assert np.array_equal(found.points[found.triangles], corners)
+
+
+def test_other_content_is_not_taken_for_a_binary_stl_file_with_bytes_behind_it() -> None:
+    content = bytes(80) + struct.pack("<I", 10) + np.random.default_rng(0).bytes(700)
+    with pytest.raises(InputError, match="not a cloud or mesh of a known format"):
+        describe(content, Limits())
 
 
 def _vertices(corners: Array) -> str:
@@ -206,6 +259,12 @@ def test_meshes_of_a_glb_scene_stand_where_the_scene_puts_them() -> None:
     assert np.allclose(sorted(found.points.tolist()), sorted(np.concatenate(expected).tolist()), atol=1e-5)
 
 
+def test_without_scenes_the_nodes_of_a_glb_file_stand_below_their_parents() -> None:
+    nodes = [{"children": [1], "translation": [100, 0, 0]}, {"mesh": 0}]
+    found = describe(glb(nodes, [0, 1, 2]).replace(b'"scenes"', b'"SCENES"'), Limits())
+    assert np.allclose(found.points, POINTS + np.array([100, 0, 0]))
+
+
 @pytest.mark.parametrize(("mode", "triangles"), [(4, 1), (5, 3), (6, 3), (0, 0)])
 def test_strips_fans_and_points_of_glb_are_understood(mode: int, triangles: int) -> None:
     found = describe(glb([{"mesh": 0}], [0, 1, 2, 3, 4], mode), Limits())
@@ -226,6 +285,15 @@ def test_strips_fans_and_points_of_glb_are_understood(mode: int, triangles: int)
         (pcd("binary", POINTS).replace(b"_ x y", b"_ a y"), "undecodable", "do not name x, y and z"),
         (b"9\n" + ROWS.encode(), "undecodable", "9 points announced, 5 there"),
         (b"1 2 3\n4 5 six\n", "undecodable", "broken text file"),
+        (b"1.5,2.5,\n" + ROWS.replace(" ", ",").encode(), "undecodable", "neither three plain numbers nor names"),
+        (b"1.0D0 2.0D0 3\n" + ROWS.encode(), "undecodable", "neither three plain numbers nor names"),
+        (b"1,5;2,5;3,5\n" * 3, "undecodable", "neither three plain numbers nor names"),
+        (b'"1","2","3"\n' * 3, "undecodable", "neither three plain numbers nor names"),
+        (b'x,y,z\n"1","2","3"\n', "undecodable", "no plain numbers under x, y and z"),
+        (b"t,a,b,c\n0,1,2,3\n", "undecodable", "name the columns x, y and z"),
+        (b"x1,y1,z1,x2,y2,z2\n1,2,3,4,5,6\n", "undecodable", "name the columns x, y and z"),
+        (OBJ.replace("f 1 2 5", "f 0 1 2").encode(), "undecodable", "a face names vertex 0; the first is 1"),
+        (OBJ.replace("f 1 2 5", "f -6 1 2").encode(), "undecodable", "counts 6 lines back where 5 have come"),
         (b"Dear Sir or Madam,\n1 2 3\n" * 3, "undecodable", "broken text file"),
         (b"once upon a time\nthere was\n", "undecodable", "not a cloud or mesh of a known format"),
         (POINTS.astype("<f4").tobytes(), "undecodable", "not a cloud or mesh of a known format"),

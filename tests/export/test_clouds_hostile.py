@@ -27,7 +27,6 @@ MAY_LOAD = {
     "draco_eof_test.obj",
     "draco_extra_vertex.obj",
     "draco_non_manifold_wrap.obj",
-    "tinyobj_issue-140-zero-face-idx.obj",
     "tinyobj_issue-161-inconsistent-f.obj",
     "tinyobj_issue-295-trianguation-failure.obj",
     "tinyobj_issue-330.obj",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,10 @@ def ramp(mode: str = "L") -> Image.Image:
     return Image.fromarray(np.arange(0, 160, 10, dtype=np.uint8).reshape(4, 4)).convert(mode)
 
 
+def deep_ramp() -> Image.Image:
+    return Image.fromarray(np.asarray(ramp()).astype(np.uint16) * 257)
+
+
 @pytest.mark.parametrize("form", ["PNG", "BMP", "TIFF", "GIF", "PPM", "TGA"])
 def test_lossless_formats_give_the_same_pixels(form: str) -> None:
     assert np.array_equal(decode(encoded(ramp(), form))[..., 0], np.asarray(ramp()))
@@ -50,8 +55,7 @@ def test_lossy_formats_give_nearly_the_same_pixels() -> None:
 
 
 def test_16_bit_grey_is_scaled_to_8() -> None:
-    deep = Image.fromarray(np.asarray(ramp()).astype(np.uint16) * 257)
-    assert np.array_equal(decode(encoded(deep))[..., 0], np.asarray(ramp()))
+    assert np.array_equal(decode(encoded(deep_ramp()))[..., 0], np.asarray(ramp()))
 
 
 @pytest.mark.parametrize("mode", ["1", "P", "LA", "RGB", "RGBA", "CMYK"])
@@ -71,6 +75,69 @@ def test_exif_turns_the_picture_upright() -> None:
     image, exif = ramp(), Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees clockwise
     assert np.array_equal(decode(encoded(image, exif=exif))[..., 0], np.rot90(np.asarray(image), -1))
+
+
+def with_exif(image: Image.Image, *entries: tuple[int, int, int, bytes]) -> bytes:
+    """A JPEG with exactly these tags: number, type, count, and four bytes of value."""
+    body = b"".join(struct.pack(">HHI", tag, kind, count) + value for tag, kind, count, value in sorted(entries))
+    exif = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, len(entries)) + body + bytes(4) + struct.pack(">II", 1, 2)
+    return encoded(image, "JPEG", exif=exif, quality=100)
+
+
+@pytest.mark.parametrize("tag", [(0x010F, 5, 1, struct.pack(">I", 38)), (0x011A, 2, 2, b"72\0\0")])
+def test_other_tags_of_exif_may_be_wrong(tag: tuple[int, int, int, bytes]) -> None:  # Make a fraction, resolution text
+    turned = with_exif(ramp(), (0x0112, 3, 1, b"\0\6\0\0"), tag)
+    assert np.abs(decode(turned)[..., 0] - np.rot90(np.asarray(ramp()), -1).astype(int)).max() < 5
+
+
+def test_exif_that_cannot_be_read_leaves_the_picture_as_it_is() -> None:
+    assert np.array_equal(decode(encoded(ramp(), exif=b"Exif\0\0rubbish"))[..., 0], np.asarray(ramp()))
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "WEBP"])
+def test_every_format_is_turned_once(form: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    options: dict[str, Any] = {"lossless": True} if form == "WEBP" else {}
+    assert np.array_equal(decode(encoded(ramp(), form, exif=exif, **options))[..., 0], np.rot90(np.asarray(ramp()), -1))
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_16_bit_grey_is_turned_once(form: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert np.array_equal(decode(encoded(deep_ramp(), form, exif=exif))[..., 0], np.rot90(np.asarray(ramp()), -1))
+
+
+def test_the_transparent_grey_of_16_bits_takes_the_fill() -> None:
+    pixels = decode(encoded(deep_ramp(), transparency=50 * 257), GREY.model_copy(update={"fill": 255}))[..., 0]
+    assert pixels.tolist() == np.where(np.asarray(ramp()) == 50, 255, np.asarray(ramp())).tolist()
+
+
+@pytest.mark.parametrize("image", ["ramp", "deep_ramp"])
+def test_where_white_is_zero_the_picture_is_no_negative(image: str) -> None:
+    data = encoded({"ramp": ramp, "deep_ramp": deep_ramp}[image](), "TIFF", tiffinfo={262: 1})
+    negative = data.replace(struct.pack("<HHIHH", 262, 3, 1, 1, 0), struct.pack("<HHIHH", 262, 3, 1, 0, 0))
+    assert np.array_equal(decode(negative)[..., 0], 255 - np.asarray(ramp()))
+
+
+@pytest.mark.parametrize("white", [65_536, 2**31 + 1, 2**32 - 1])
+def test_pixels_of_32_bits_are_refused_rather_than_guessed_at(white: int) -> None:
+    signed = np.full((4, 4), white, np.uint32).view(np.int32)
+    data = encoded(Image.fromarray(signed), "TIFF")
+    unsigned = data.replace(struct.pack("<HHIHH", 339, 3, 1, 2, 0), struct.pack("<HHIHH", 339, 3, 1, 1, 0))
+    with pytest.raises(InputError, match="32 bits have no known range; save"):
+        decode(unsigned)
+
+
+@pytest.mark.parametrize("error", [AttributeError, RuntimeError])
+def test_whatever_a_decoder_raises_means_a_broken_file(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_image: Image.Image) -> None:
+        raise error("in a plugin")
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", fail)
+    with pytest.raises(InputError, match=r"broken image file .in a plugin.; save it again"):
+        decode(encoded(ramp()))
 
 
 @pytest.mark.parametrize(("rule", "corners"), [("fit", (0, 0)), ("stretch", (200, 200)), ("crop", (200, 200))])

@@ -52,6 +52,15 @@ def test_cifar10_binary_files_are_checked(cifar_binary: Path) -> None:
         load(f"cifar10:{cifar_binary}")
 
 
+def test_a_binary_file_that_may_not_be_read_is_said(cifar_binary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_path: Path, _dtype: type) -> Array:  # root may read every file
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(np, "fromfile", refuse)
+    with pytest.raises(DataError, match=r"data_batch_1\.bin: cannot be read .Permission denied.; check"):
+        load(f"cifar10:{cifar_binary}")
+
+
 def test_cifar10_pickles_are_refused_unread_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for number in range(1, 6):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import pickle
 import struct
 import zipfile
@@ -120,6 +121,29 @@ def test_a_file_that_is_none_is_said(tmp_path: Path, source: str) -> None:
             load(f"{source}:{place}")
 
 
+@pytest.mark.parametrize("source", ["idx", "npz", "modelnet", "hf"])
+@pytest.mark.parametrize(("place", "reason"), [("~nosuchuser/x", "no such user"), ("a" * 300, "File name too long")])
+def test_places_that_cannot_be_looked_up_are_said(source: str, place: str, reason: str) -> None:
+    with pytest.raises(DataError, match=f"data '{source}:{place}': {reason}; check"):
+        load(f"{source}:{place}")
+
+
+def test_a_place_below_a_folder_that_one_may_not_enter_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_path: Path) -> bool:  # root may enter every folder
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    for source in ("images", "npz", "modelnet"):
+        with pytest.raises(DataError, match=f"data '{source}:closed/x': Permission denied; check the path and its"):
+            load(f"{source}:closed/x")
+
+
+def test_a_folder_that_one_may_not_enter_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda _path, _mode: False)
+    with pytest.raises(DataError, match="one may not enter; check its permissions"):
+        load(f"idx:{tmp_path}")
+
+
 # npz
 
 
@@ -162,6 +186,13 @@ def test_npz_of_point_clouds(tmp_path: Path, name: str) -> None:
     assert (splits.spec.shape, splits.classes) == ((20, 3), ("high", "low"))
     expected = normalized(clouds_of(100))
     assert sorted(items(splits)) == sorted(cloud.numpy().tobytes() for cloud in expected)
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">f8", np.longdouble])
+def test_npz_of_points_in_every_float(tmp_path: Path, dtype: Any) -> None:
+    expected = load(npz(tmp_path / "native.npz", points=clouds_of(20)), points=20)
+    stored = load(npz(tmp_path / "own.npz", points=clouds_of(20).astype(dtype)), points=20)
+    assert torch.allclose(stored.train.inputs, expected.train.inputs, atol=1e-5)
 
 
 def test_npz_as_keras_stores_it(tmp_path: Path) -> None:
@@ -277,6 +308,24 @@ def test_omniglot_files_that_do_not_fit_are_said(tmp_path: Path) -> None:
         load(omniglot(tmp_path / "o.npz", 120, split=np.zeros(7)))
     with pytest.raises(DataError, match="an alphabet has no name"):
         load(omniglot(tmp_path / "o.npz", 120, alphabet_names=np.array(["A"])))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"images": np.uint8(1), "alphabet": np.int64(1), "split": np.int64(0)}, "differ in length"),
+        ({"alphabet": np.int64(1)}, "differ in length"),
+        ({"alphabet": np.zeros(120), "alphabet_names": np.array(["A"])}, "an alphabet has no name"),
+        ({"alphabet": np.full(120, -1), "alphabet_names": np.array(["A"])}, "an alphabet has no name"),
+        ({"alphabet_names": np.array("A")}, "an alphabet has no name"),
+        ({"images": np.full((120, 4, 4), "ink")}, "images of dtype <U3; store uint8"),
+    ],
+)
+def test_omniglot_arrays_of_strange_shapes_and_types_are_said(
+    tmp_path: Path, changes: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(DataError, match=reason):
+        load(omniglot(tmp_path / "o.npz", 120, **changes))
 
 
 # The real sets

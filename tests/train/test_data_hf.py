@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from isolatent_export.inputs import Limits
 from isolatent_train.config import DataSection
 from isolatent_train.data import DataError, Splits, load_data
 
@@ -111,6 +114,48 @@ def test_rows_that_cannot_be_read_are_left_out_and_named(datasets: Any, tmp_path
     assert sum(splits.counts().values()) == 18
     with pytest.raises(DataError, match=r"train\[3\]: no image in this row"):
         load(tmp_path / "set", strict=True)
+
+
+def named(datasets: Any, folder: Path, paths: Sequence[Path | str]) -> Path:
+    """A set in a folder, whose rows name files instead of holding bytes."""
+    rows = [{"bytes": None, "path": str(path)} for path in paths]
+    folder.mkdir(exist_ok=True)
+    features = datasets.Features({"picture": datasets.Image()})
+    table = datasets.Dataset.from_dict({"picture": rows}, features).data.table
+    pytest.importorskip("pyarrow.parquet").write_table(table, folder / "set.parquet")
+    return folder
+
+
+def test_rows_may_name_files_of_the_set_alone(datasets: Any, tmp_path: Path) -> None:
+    folder, secret = tmp_path / "set", tmp_path / "secret"
+    folder.mkdir()
+    own = [folder / str(seed) for seed in range(12)]  # no suffix, or `datasets` takes the pictures for the set
+    for seed, path in enumerate([*own, secret]):
+        path.write_bytes(png(seed))
+    (folder / "link").symlink_to(secret)
+    strangers = (secret, folder / "link", folder / ".." / "secret", "/dev/zero")
+    splits = load(named(datasets, folder, [*own, *strangers, "a\0b"]))
+    assert sum(splits.counts().values()) == 12
+    reasons = [item.reason for item in splits.rejected]
+    assert reasons[:4] == ["the row names a file outside of the data set; store the image's bytes"] * 4
+    assert reasons[4:] == ["the row names no possible file; store the image's bytes"]
+
+
+def test_files_that_rows_name_are_read_as_far_as_the_limit(
+    datasets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = [tmp_path / "set" / name for name in (*map(str, range(12)), "pipe", "huge")]
+    named(datasets, tmp_path / "set", own)
+    for seed, path in enumerate(own[:12]):
+        path.write_bytes(png(seed))
+    os.mkfifo(own[12])
+    with own[13].open("wb") as file:
+        file.truncate(2**40)  # sparse: takes no room
+    for module in ("hf", "decoding"):
+        monkeypatch.setattr(f"isolatent_train.data.{module}.LIMITS", Limits(item_bytes=1000))
+    reasons = [item.reason for item in load(tmp_path / "set").rejected]
+    assert reasons[0] == "the row names no regular file; store the image's bytes"
+    assert "the limit is 1000 per item" in reasons[1]
 
 
 def test_sets_that_do_not_fit_are_said(datasets: Any, tmp_path: Path) -> None:

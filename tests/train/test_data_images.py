@@ -194,6 +194,37 @@ def test_parts_in_sub_folders_are_not_taken_for_classes(folder: Path) -> None:
         load(folder)
 
 
+@pytest.mark.parametrize("names", [("Train", "Test", "Meta"), ("train", "test", "extra"), ("test", "val"), ("train",)])
+def test_parts_of_any_case_and_beside_other_folders_are_no_classes(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for seed in range(12):
+        save(tmp_path / names[seed % len(names)] / f"{seed}.png", seed)
+    with pytest.raises(DataError, match=rf"look like parts, not classes; .*DIR/{names[0]}\), or merge them"):
+        load(tmp_path)
+
+
+def test_one_class_may_be_called_like_a_part(folder: Path) -> None:
+    (folder / "cat").rename(folder / "train")
+    assert load(folder).classes == ("dog", "train")
+
+
+def test_a_flat_folder_with_sub_folders_beside_it_is_not_guessed_at(tmp_path: Path) -> None:
+    for seed in range(30):
+        save(tmp_path / f"{seed}.png", seed)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.doc").write_bytes(b"no image")
+    with pytest.raises(
+        DataError, match=r"30 files lie in it and 1 in sub-folders \(notes\).* move the files into a class"
+    ):
+        load(tmp_path)
+    for seed in range(12):
+        save(tmp_path / "thumbs" / f"{seed}.png", seed)
+    with pytest.raises(DataError, match=r"\(notes, thumbs\).*; move .* or move or remove the sub-folders"):
+        load(tmp_path)
+    (tmp_path / "notes").rename(tmp_path / ".notes")
+    (tmp_path / "thumbs").rename(tmp_path / ".thumbs")
+    assert sum(load(tmp_path).counts().values()) == 30
+
+
 def test_links_out_of_the_folder_are_not_followed(folder: Path, tmp_path: Path) -> None:
     save(tmp_path / "secret" / "1.png", 999)
     (folder / "cat" / "out.png").symlink_to(tmp_path / "secret" / "1.png")
@@ -202,9 +233,22 @@ def test_links_out_of_the_folder_are_not_followed(folder: Path, tmp_path: Path) 
     (folder / "cat" / "self.png").symlink_to("self.png")
     (folder / "cat" / "twin.png").symlink_to("1.png")
     splits = load(folder)
-    assert [item.path for item in splits.rejected] == ["cat/loop", "cat/out.png", "cat/self.png", "linked"]
+    refused = ["cat/loop", "cat/out.png", "cat/self.png", "cat/twin.png", "linked"]
+    assert [item.path for item in splits.rejected] == refused
     assert "link out of the folder" in splits.rejected[1].reason
-    assert sum(splits.counts().values()) == 31  # a link within the folder is a file like others
+    assert sum(splits.counts().values()) == 30
+
+
+def test_a_link_is_read_only_where_what_it_shows_is_not(folder: Path) -> None:
+    save(folder / ".store" / "a.png", 999)
+    for link in ("cat/first.png", "dog/second.png"):
+        (folder / link).symlink_to(folder / ".store" / "a.png")
+    (folder / "dog" / "cat.png").symlink_to("../cat/1.png")
+    splits = load(folder)
+    reasons = {item.path: item.reason for item in splits.rejected}
+    assert reasons["dog/cat.png"] == "a link to what is read as cat/1.png; remove it"
+    assert reasons["dog/second.png"] == "a link to what is read as cat/first.png; remove it"
+    assert sum(splits.counts().values()) == 31
 
 
 def test_a_folder_of_linked_classes_is_explained(folder: Path, tmp_path: Path) -> None:
@@ -224,6 +268,21 @@ def test_files_and_folders_without_permission_are_named(folder: Path) -> None:
     (folder / "cat" / "1.png").chmod(0)
     (folder / "dog").chmod(0)
     assert ["Permission denied" in item.reason for item in load(folder).rejected] == [True, True]
+
+
+def test_a_folder_that_may_be_listed_but_not_entered_is_left_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stat = os.stat
+
+    def refusing(path: Any, **options: Any) -> os.stat_result:  # root may enter every folder
+        if "still" in os.fspath(path):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(os, "stat", refusing)
+    splits = load(folder)
+    assert sum(splits.counts().values()) == 20
+    assert len(splits.rejected) == 10
+    assert "cannot be looked at (Permission denied); check the permissions" in splits.rejected[0].reason
 
 
 def test_huge_files_are_not_read_to_their_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

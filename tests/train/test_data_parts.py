@@ -156,6 +156,18 @@ def test_labels_of_strange_types_or_for_some_parts_only_are_refused() -> None:
         name_labels(np.array([1]), None, what="here")
 
 
+def test_labels_of_every_whole_type_are_numbered_alike() -> None:
+    (train, test), classes = name_labels(np.array([1, 0], np.uint64), np.array([0, 1], np.int64), what="here")
+    assert (train is not None and train.tolist(), test is not None and test.tolist()) == ([1, 0], [0, 1])
+    assert classes == ("0", "1")
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.float32])
+def test_one_hot_labels_are_said_to_be_such(dtype: type[np.generic]) -> None:
+    with pytest.raises(DataError, match=r"one class number per input, not one-hot rows of shape \(16, 10\); store"):
+        name_labels(np.eye(16, 10, dtype=dtype), what="here")
+
+
 def test_native_pixels_pass_untouched() -> None:
     pixels = numbered([10]).inputs
     assert conformed(pixels) is pixels

@@ -62,7 +62,10 @@ def _read_records(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         raise DataError(f"{path}: no such file; unpack all of cifar-10-binary.tar.gz")
     if path.stat().st_size % RECORD or not path.stat().st_size:
         raise DataError(f"{path}: {path.stat().st_size} bytes are no multiple of {RECORD}; download it again")
-    records = np.fromfile(path, np.uint8).reshape(-1, RECORD)
+    try:
+        records = np.fromfile(path, np.uint8).reshape(-1, RECORD)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
     labels, planes = records[:, 0], records[:, 1:].reshape(-1, 3, 32, 32)
     _require_labels(labels, path)
     return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), labels  # (N, 32, 32, 3), (N,)
@@ -90,7 +93,7 @@ def _read_labels(folder: Path) -> list[NDArray[np.uint8]]:
 
 
 def _require_labels(labels: NDArray[np.uint8], path: Path) -> None:
-    if labels.dtype.kind not in "iu" or labels.ndim != 1 or labels.max(initial=0) >= len(CLASSES):
+    if labels.dtype.kind not in "iu" or labels.ndim != 1 or not np.isin(labels, range(len(CLASSES))).all():
         raise DataError(f"{path}: labels are not all in 0..9; download it again")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tokenize
 import zipfile
 import zlib
@@ -24,14 +25,28 @@ _ARCHIVE_ERRORS = (
 # What zipfile (first line) and NumPy's header parser (second) raise on broken, encrypted or forged archives.
 
 
+def locate(place: str, source: str) -> Path:
+    """The path that SOURCE:PLACE names, whether there is something or not. Raises DataError: one cannot look there."""
+    try:
+        path = Path(place).expanduser()
+        path.exists()
+    except OSError as error:  # too long a name, or below a folder that one may not enter
+        raise DataError(f"data '{source}:{place}': {error.strerror}; check the path and its permissions") from None
+    except RuntimeError:
+        raise DataError(f"data '{source}:{place}': no such user; check the name after ~") from None
+    return path
+
+
 def require_folder(place: str, source: str) -> Path:
     """The folder that SOURCE:PLACE names. Raises DataError."""
     if not place:
         raise DataError(f"data {source!r}: which folder? write {source}:DIR")
-    folder = Path(place).expanduser()
+    folder = locate(place, source)
     if not folder.is_dir():
         what = "is a file; name the folder that holds it" if folder.exists() else "no such folder; check the path"
         raise DataError(f"data '{source}:{place}': {what}")
+    if not os.access(folder, os.X_OK):
+        raise DataError(f"data '{source}:{place}': a folder that one may not enter; check its permissions")
     return folder
 
 
@@ -39,7 +54,7 @@ def require_file(place: str, source: str) -> Path:
     """The file that SOURCE:PLACE names. Raises DataError."""
     if not place:
         raise DataError(f"data {source!r}: which file? write {source}:FILE.npz")
-    file = Path(place).expanduser()
+    file = locate(place, source)
     if not file.is_file():
         what = "is a folder; name a file in it" if file.is_dir() else "no such file; check the path"
         raise DataError(f"data '{source}:{place}': {what}")
@@ -50,7 +65,7 @@ def require_path(place: str, source: str) -> Path:
     """The file or folder that SOURCE:PLACE names. Raises DataError."""
     if not place:
         raise DataError(f"data {source!r}: which file? write {source}:FILE or {source}:DIR")
-    path = Path(place).expanduser()
+    path = locate(place, source)
     if not path.is_file() and not path.is_dir():
         raise DataError(f"data '{source}:{place}': no such file or folder; check the path")
     return path

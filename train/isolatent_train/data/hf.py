@@ -3,12 +3,14 @@
 NAME is that of the Hub, or the path of a folder written by `save_to_disk`, a parquet file, or a folder that
 `datasets.load_dataset` understands. Images are the first column of type Image, labels the first of type ClassLabel.
 Splits train, validation and test are kept where there are such, with labels; what is missing is drawn from train. No
-code of a data set is run: `datasets` of version 4 and later has no loading scripts.
+code of a data set is run: `datasets` of version 4 and later has no loading scripts. A row that names a file instead of
+holding its bytes may name one below the folder NAME or among what `datasets` downloaded, and no other.
 """
 
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +23,8 @@ from PIL import Image
 from isolatent_export.inputs import InputError
 from isolatent_export.inputs.images import FORMATS
 from isolatent_train.config import DataSection
-from isolatent_train.data.decoding import decode_all, one_line, report
+from isolatent_train.data.decoding import LIMITS, decode_all, one_line, report
+from isolatent_train.data.files import locate
 from isolatent_train.data.forms import IMAGES
 from isolatent_train.data.images import NATIVE
 from isolatent_train.data.parts import finish, labelled, split
@@ -39,7 +42,7 @@ SAMPLE, LARGEST_NATIVE = 100, 256
 def load(place: str, section: DataSection) -> Splits:
     """Download or open, decode and split. Raises DataError: no such set, no images in it, or no `datasets` library."""
     what = f"data 'hf:{place}'"
-    tables = _by_part(_open(place, what), what)
+    tables, folders = _by_part(_open(place, what), what), _folders(place)
     features = tables["train"].features
     image_column, label_column = _column(features, "Image"), _column(features, "ClassLabel")
     if image_column is None:
@@ -50,16 +53,17 @@ def load(place: str, section: DataSection) -> Splits:
     encoded = {part: _encoded(table, image_column) for part, table in tables.items() if _usable(labels[part])}
     if "train" not in encoded:
         raise DataError(f"{what}: training images without a label; remove them, or the column {label_column}")
-    spec = IMAGES.spec(section, _native(encoded["train"], image_column))
+    readers = {part: _Reader(table, image_column, folders) for part, table in encoded.items()}
+    spec = IMAGES.spec(section, _native(readers["train"]))
     parts: dict[str, Labelled] = {}
     rejected: list[Rejected] = []
-    for part, table in encoded.items():
-        names = [f"{part}[{index}]" for index in range(len(table))]
-        decoded = decode_all(names, _Reader(table, image_column), spec, what, strict=section.strict)
+    for part, reader in readers.items():
+        names = [f"{part}[{index}]" for index in range(len(reader))]
+        decoded = decode_all(names, reader, spec, what, strict=section.strict)
         kept = labels[part]
         parts[part] = labelled(decoded.inputs, None if kept is None else kept[decoded.kept], f"{what}: {part}")
         rejected += decoded.rejected
-    report(rejected, sum(map(len, encoded.values())), what)
+    report(rejected, sum(map(len, readers.values())), what)
     split_parts = split(parts["train"], section, validation=parts.get("validation"), test=parts.get("test"))
     return finish(section, *split_parts, classes=classes, rejected=tuple(rejected), spec=spec)
 
@@ -69,7 +73,7 @@ def _open(place: str, what: str) -> Any:
     if not place:
         raise DataError("data 'hf': which data set? write hf:NAME, for example hf:ylecun/mnist")
     datasets = _library()
-    path = Path(place).expanduser()
+    path = locate(place, "hf")
     name, _, config = (str(path), "", "") if path.exists() else place.partition(":")
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
@@ -130,24 +134,49 @@ def _encoded(table: Any, column: str) -> Any:
     return table.cast_column(column, type(table.features[column])(decode=False))
 
 
+def _folders(place: str) -> tuple[str, ...]:
+    """Where files that rows name may lie, links resolved: the data set's own folder, and what was downloaded."""
+    from huggingface_hub.constants import HF_HUB_CACHE  # comes with datasets
+
+    config, own = _library().config, locate(place, "hf")
+    downloads = (config.HF_DATASETS_CACHE, config.DOWNLOADED_DATASETS_PATH, config.EXTRACTED_DATASETS_PATH)
+    return tuple(map(os.path.realpath, (*([own] if own.is_dir() else []), *downloads, HF_HUB_CACHE)))
+
+
 class _Reader:
     """The bytes of image i; threads may read at the same time, the table is immutable."""
 
-    def __init__(self, table: Any, column: str) -> None:
-        self._table, self._column = table.select_columns([column]), column
+    def __init__(self, table: Any, column: str, folders: tuple[str, ...]) -> None:
+        self._table, self._column, self._folders = table.select_columns([column]), column, folders
+
+    def __len__(self) -> int:
+        return len(self._table)
 
     def __call__(self, index: int) -> bytes:
         image = self._table[index][self._column]
         if image is None or (image["bytes"] is None and image["path"] is None):
             raise InputError("empty_input", "no image in this row; remove it")
-        data: bytes = image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
+        data: bytes = image["bytes"] if image["bytes"] is not None else self._file(image["path"])
         return data
 
+    def _file(self, named: str) -> bytes:
+        """The file that a row names, unless it is another of this machine's: whoever made the set chose the name."""
+        try:
+            path = Path(os.path.realpath(named))
+        except ValueError:  # a NUL, or half of a surrogate pair
+            raise InputError("undecodable", "the row names no possible file; store the image's bytes") from None
+        if not any(path.is_relative_to(folder) for folder in self._folders):
+            raise InputError("undecodable", "the row names a file outside of the data set; store the image's bytes")
+        if not path.is_file():
+            raise InputError("undecodable", "the row names no regular file; store the image's bytes")
+        with path.open("rb") as file:
+            return file.read(LIMITS.item_bytes + 1)  # one more is refused, without reading all of a huge file
 
-def _native(table: Any, column: str) -> tuple[int, int, int]:
+
+def _native(read: _Reader) -> tuple[int, int, int]:
     """Shape (H, W, C) that a sample of the images has in common, or that of image folders."""
-    read, sizes, modes = _Reader(table, column), set(), set()
-    for index in sorted({len(table) * k // SAMPLE for k in range(SAMPLE)} if len(table) else ()):
+    sizes, modes = set(), set()
+    for index in sorted({len(read) * k // SAMPLE for k in range(SAMPLE)} if len(read) else ()):
         try:
             with Image.open(io.BytesIO(read(index)), formats=FORMATS) as image:
                 sizes.add((image.height, image.width))

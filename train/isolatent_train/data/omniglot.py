@@ -22,17 +22,20 @@ def load(place: str, section: DataSection) -> Splits:
     """The background images in three random parts. Raises DataError naming what the file lacks."""
     path = require_file(place, "omniglot")
     pixels, alphabet, part = read_npz(path, ("images", "alphabet", "split"))
-    if not len(pixels) == len(alphabet) == len(part):
-        raise DataError(f"{path}: images, alphabet and split differ in length; download or convert it again")
+    if not pixels.ndim or not pixels.shape[:1] == alphabet.shape == part.shape:
+        shapes = f"{pixels.shape}, {alphabet.shape} and {part.shape}"
+        raise DataError(f"{path}: images, alphabet and split differ in length ({shapes}); download or convert it again")
     if "alphabet_names" in npz_names(path):
         (names,) = read_npz(path, ("alphabet_names",))
-        if alphabet.max(initial=0) >= len(names):
-            raise DataError(f"{path}: an alphabet has no name in alphabet_names; download or convert it again")
+        if names.ndim != 1 or alphabet.dtype.kind not in "iu" or not np.isin(alphabet, range(len(names))).all():
+            raise DataError(
+                f"{path}: an alphabet has no name in alphabet_names; store numbers from 0 and one name for each"
+            )
         alphabet = names[alphabet]
 
     background = part == 0
     pixels = pixels[background]
-    if pixels.max(initial=0) <= 1:
+    if pixels.dtype.kind in "bui" and pixels.max(initial=0) <= 1:
         pixels = pixels * np.uint8(255)
     (labels,), classes = name_labels(alphabet[background], what=str(path))
     data = labelled(pixels, labels, str(path))

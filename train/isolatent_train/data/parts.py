@@ -38,15 +38,25 @@ def labelled(inputs: NDArray[Any], labels: NDArray[Any] | None, what: str, form:
 def name_labels(*labels: NDArray[Any] | None, what: str) -> tuple[list[NDArray[np.int64] | None], tuple[str, ...]]:
     """Labels of several parts, numbers or words, counted from 0 in sorted order, and their names.
 
-    Raises DataError when some parts have labels and others none, or on labels of another type.
+    Raises DataError when some parts have labels and others none, or on labels of another type or shape.
     """
-    given = [part.reshape(-1) for part in labels if part is not None]
-    if len(given) != len(labels):
+    stored = [part for part in labels if part is not None]
+    if len(stored) != len(labels):
         raise DataError(f"{what}: labels for some parts only; store them for all, or for none")
+    for part in stored:
+        if part.ndim > 1 and part.shape[1:] != (1,):
+            raise DataError(
+                f"{what}: labels must be one class number per input, not one-hot rows of shape {part.shape}; "
+                "store labels.argmax(1)"
+            )
+    given = [part.reshape(-1) for part in stored]
     if any(part.dtype.kind not in "iubU" for part in given):
         kinds = ", ".join(sorted({str(part.dtype) for part in given}))
         raise DataError(f"{what}: labels of dtype {kinds}; store whole numbers or words")
-    names, indices = np.unique(np.concatenate(given), return_inverse=True)
+    together = np.concatenate(given)
+    if together.dtype.kind == "f":  # what NumPy makes of uint64 beside int64
+        together = np.concatenate([part.astype(object) for part in given])
+    names, indices = np.unique(together, return_inverse=True)
     ends = np.cumsum([len(part) for part in given])[:-1]
     parts: list[NDArray[np.int64] | None] = [part.astype(np.int64) for part in np.split(indices.reshape(-1), ends)]
     return parts, tuple(map(str, names))
@@ -141,8 +151,10 @@ def finish(
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:
-    # torch wants memory that it may write to
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
+    # torch takes the machine's own byte order, doubles at most, and memory that it may write to
+    longer = array.dtype.kind == "f" and array.dtype.itemsize > 8
+    native = array.astype(np.float64 if longer else array.dtype.newbyteorder("="), copy=False)
+    return torch.from_numpy(native if native.flags.writeable else native.copy())
 
 
 def _rank(labels: Tensor) -> Tensor:

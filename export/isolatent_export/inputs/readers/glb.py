@@ -75,7 +75,11 @@ def _placed(scene: Facts) -> Iterator[tuple[NDArray[np.float64], Facts]]:
                 yield np.eye(4), primitive
         return
     scenes = scene.get("scenes", [])
-    roots = scenes[scene.get("scene", 0)].get("nodes", []) if scenes else range(len(nodes))
+    if scenes:
+        roots = scenes[scene.get("scene", 0)].get("nodes", [])
+    else:
+        children = {child for node in nodes for child in node.get("children", [])}
+        roots = [place for place in range(len(nodes)) if place not in children]
     seen: set[int] = set()
     waiting = [(place, np.eye(4)) for place in roots]
     while waiting:

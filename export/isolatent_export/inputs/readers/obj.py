@@ -10,7 +10,7 @@ import numpy as np
 from isolatent_export.inputs.errors import Limits
 from isolatent_export.inputs.readers.common import Geometry, lines, require_few, require_module
 
-_VERTEX = re.compile(rb"^[ \t]*v[ \t]+[-+.\dnNiI]", re.MULTILINE)
+_VERTEX = re.compile(rb"(?:\A|[\r\n])[ \t]*v[ \t]+[-+.\dnNiI]")
 
 
 def looks_like_it(data: bytes) -> bool:
@@ -39,16 +39,36 @@ def read(data: bytes, limits: Limits) -> Geometry:
 
 
 def _geometry_alone(data: bytes, limits: Limits) -> bytes:
-    """Lines of vertices and faces, counted: thousands of names or materials would keep trimesh busy for hours."""
-    kept, vertices, triangles = [], 0, 0
-    for line in lines(re.sub(rb"\\\r?\n", b" ", data)):
-        if line.startswith((b"v ", b"v\t")):
-            vertices += 1
-        elif line.startswith((b"f ", b"f\t")):
-            triangles += line.count(b" ") + line.count(b"\t") - 2
-        elif not line.startswith((b"vt", b"vn")):
+    """Lines of vertices and faces as trimesh reads them all: single spaces, no comments, vertices by number.
+
+    They are counted, and others left out: thousands of names or materials would keep trimesh busy for hours.
+    """
+    kept, counts, triangles = [], {b"v": 0, b"vt": 0, b"vn": 0}, 0
+    for row in lines(re.sub(rb"\\(?:\r\n?|\n)", b" ", data), comment=b"#"):
+        kind, *words = row.split()
+        line = b" ".join([kind, *words])
+        if kind in counts:
+            counts[kind] += 1
+        elif kind == b"f":
+            triangles += max(len(words) - 2, 0)
+            if b"-" in line or b" 0" in line:
+                line = b" ".join([kind, *(_by_number(word, list(counts.values())) for word in words)])
+        else:
             continue
         kept.append(line)
-    require_few(vertices, limits, "vertices")
+    require_few(counts[b"v"], limits, "vertices")
     require_few(triangles, limits, "triangles")
     return b"\n".join(kept)
+
+
+def _by_number(corner: bytes, counts: list[int]) -> bytes:
+    """A corner `v/vt/vn` without negative numbers: those count back from the last line read so far."""
+    places: list[bytes] = []
+    for word, count in zip(corner.split(b"/"), counts, strict=False):
+        place = int(word or 0)  # `1//3` has no texture, and some programs write 0 for none
+        if place == 0 and not places:
+            raise ValueError("a face names vertex 0; the first is 1")
+        if place < -count:
+            raise ValueError(f"a face counts {-place} lines back where {count} have come")
+        places.append(b"%d" % (place if place > 0 else count + 1 + place) if place else word)
+    return b"/".join(places)

@@ -11,7 +11,7 @@ import numpy as np
 from isolatent_export.inputs.errors import Limits
 from isolatent_export.inputs.readers.common import Geometry, fan, lines, require_few, table
 
-HEADER = re.compile(rb"\s*(?:#[^\n]*\n\s*)*(?:ST)?C?N?OFF(?=[\s\d#]|\Z)")
+HEADER = re.compile(rb"\s*(?:#[^\r\n]*[\r\n]\s*)*(?:ST)?C?N?OFF(?=[\s\d#]|\Z)")
 """Many files of ModelNet lack the line end after OFF: `OFF352 322 0`."""
 
 
@@ -26,7 +26,7 @@ def read(data: bytes, limits: Limits) -> Geometry:
     vertices, faces = int(counts[0]), int(counts[1])
     require_few(vertices, limits, "vertices")
     require_few(faces, limits, "faces")
-    most = body.count(b"\n") + 1
+    most = max(body.count(b"\n"), body.count(b"\r")) + 1
     if vertices + faces > most:
         raise ValueError(f"{vertices} vertices and {faces} faces announced, {most} lines there")
     points = table(rows, (0, 1, 2), count=vertices)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from itertools import islice, takewhile
 
@@ -58,23 +58,35 @@ class _Columns:
 def read(data: bytes, limits: Limits) -> Geometry:
     """Vertices, and faces where there are any. Raises InputError or ValueError."""
     elements, form, start = _header(data)
-    needed = [element.name for element in elements if element.name in ("vertex", "face") and element.count]
+    needed = [element.name for element in elements if element.name in ("vertex", *_FACES) and element.count]
     source: _Ascii | _Binary = _Ascii(data[start:]) if form == "ascii" else _Binary(data, start)
-    points, triangles = np.empty((0, 3)), None
+    points, triangles = np.empty((0, 3)), list[NDArray[np.int64]]()
     for element in elements:
         if not needed:
             break  # what follows is of no use
         require_few(element.count, limits, f"rows of `{element.name}`")
         columns = _take(element, source)
         if element.name == "vertex":
-            points = np.stack([columns.values[axis] for axis in "xyz"], axis=1)
-        elif element.name == "face":
+            points = np.stack([columns.values[axis] for axis in _axes(columns.values)], axis=1)
+        elif element.name in _FACES:
             name = next((name for name in _CORNERS if name in columns.lengths), None)
             if name is not None:
-                triangles = fan(columns.lengths[name], columns.values[name].astype(np.int64))
+                divide = _FACES[element.name]
+                triangles.append(divide(columns.lengths[name], columns.values[name].astype(np.int64)))
         if element.name in needed:
             needed.remove(element.name)
-    return Geometry(points, triangles)
+    return Geometry(points, np.concatenate(triangles) if triangles else None)
+
+
+def _strips(lengths: NDArray[np.int64], corners: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Strips of `lengths` corners as triangles (F, 3); -1 within a strip begins another. Every other one is turned."""
+    corners = np.insert(corners, np.cumsum(lengths), -1)
+    found = np.stack([corners[:-2], corners[1:-1], corners[2:]], axis=1)
+    whole: NDArray[np.int64] = found[(found != -1).all(axis=1)]
+    return whole
+
+
+_FACES = {"face": fan, "tristrips": _strips}
 
 
 def _header(data: bytes) -> tuple[list[_Element], str, int]:
@@ -87,8 +99,8 @@ def _header(data: bytes) -> tuple[list[_Element], str, int]:
     if ending is None:
         raise ValueError("no end_header")
     form, elements = "", list[_Element]()
-    for line in data[opening.end() : ending.start()].decode("latin-1").splitlines():
-        match line.split():
+    for line in re.split(rb"[\r\n]+", data[opening.end() : ending.start()]):  # not str.splitlines: it knows more ends
+        match [word.decode("latin-1") for word in line.split()]:
             case ["format", str(form), *_]:
                 pass
             case ["element", name, count] if count.isdecimal() and len(count) < 19:
@@ -233,7 +245,12 @@ def _leading_axes(element: _Element) -> list[int] | None:
     """Columns of x, y and z where they come before any list."""
     single = list(takewhile(lambda each: each.lengths is None, element.properties))
     names = [each.name for each in single]
-    return [names.index(axis) for axis in "xyz"] if set("xyz") <= set(names) else None
+    axes = _axes(names)
+    return [names.index(axis) for axis in axes] if set(axes) <= set(names) else None
+
+
+def _axes(names: Container[str]) -> str:
+    return "XYZ" if "X" in names and "x" not in names else "xyz"
 
 
 def _length(number: NDArray[np.generic]) -> int:

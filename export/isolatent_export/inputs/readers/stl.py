@@ -14,8 +14,14 @@ _TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attrib
 
 
 def is_binary(data: bytes) -> bool:
-    """Whether the length is just what the number of triangles asks for: the format has no magic number."""
-    return len(data) >= _HEADER and len(data) == _HEADER + _TRIANGLE.itemsize * _count(data)
+    """Whether the announced triangles fill the file, or most of it and look like some: there is no magic number.
+
+    Some programs add bytes of their own. No text is taken for it: its bytes 80 to 84 would announce gigabytes.
+    """
+    if len(data) < _HEADER:
+        return False
+    announced, there = _TRIANGLE.itemsize * _count(data), len(data) - _HEADER
+    return announced == there or (there / 2 < announced < there and _has_sizes(_rows(data)["corners"]))
 
 
 def is_ascii(data: bytes) -> bool:
@@ -26,8 +32,7 @@ def is_ascii(data: bytes) -> bool:
 def read_binary(data: bytes, limits: Limits) -> Geometry:
     """Triangles in the order of the file. Raises InputError."""
     require_few(_count(data), limits, "triangles")
-    rows = np.frombuffer(data, _TRIANGLE, offset=_HEADER)
-    return _soup(rows["corners"].astype(np.float64).reshape(-1, 3))
+    return _soup(_rows(data)["corners"].astype(np.float64).reshape(-1, 3))
 
 
 def read_ascii(data: bytes, limits: Limits) -> Geometry:
@@ -40,6 +45,16 @@ def read_ascii(data: bytes, limits: Limits) -> Geometry:
 def _count(data: bytes) -> int:
     count: int = struct.unpack_from("<I", data, _HEADER - 4)[0]
     return count
+
+
+def _rows(data: bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.void]]:
+    return np.frombuffer(data, _TRIANGLE, _count(data), _HEADER)
+
+
+def _has_sizes(corners: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> bool:
+    """Whether these could be lengths; of bytes that mean something else, too many are near 1e-30, 1e30 or no number."""
+    sizes = np.abs(corners)
+    return bool(((sizes == 0) | ((sizes > 1e-12) & (sizes < 1e12))).all())
 
 
 def _soup(points: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Geometry:
