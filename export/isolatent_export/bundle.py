@@ -36,6 +36,9 @@ PROGRAMS = (".ts", ".pt2")
 MANIFEST_BYTES = 2**24
 REQUIRED = (ENCODER, DECODER, TORCHSCRIPT, WEIGHTS, CONFIG, GOLDEN, CARD)
 
+INPUT_DTYPES = {"image": "uint8", "point_cloud": "float32"}
+"""Modality -> dtype of the items that the encoder takes."""
+
 Array = NDArray[np.generic]
 
 
@@ -80,14 +83,13 @@ class Bundle:
         """
         directory = Path(path)
         file = directory / MANIFEST
-        if not directory.is_dir():
-            raise BundleError(f"{directory}: no such directory; make a bundle with: isolatent export RUN --out {path}")
-        if not file.is_file():
-            raise BundleError(f"{directory}: not a bundle, {MANIFEST} is missing")
-        if file.stat().st_size > MANIFEST_BYTES:
-            raise BundleError(f"{file}: {file.stat().st_size} bytes are no manifest; do not use this bundle")
         try:
-            facts = json.loads(file.read_bytes())
+            content = _manifest(directory)
+        except OSError as error:
+            reason = error.strerror or error
+            raise BundleError(f"{directory}: cannot be read ({reason}); check its name and who may read it") from None
+        try:
+            facts = json.loads(content)
         except (ValueError, RecursionError) as error:
             raise BundleError(f"{file}: not valid JSON ({error}); export the bundle again") from None
         version = facts.get("schema_version") if isinstance(facts, dict) else None
@@ -115,11 +117,22 @@ class Bundle:
         return self.path / name
 
     def check_files(self) -> Iterator[FileCheck]:
-        """Compare every listed file with its recorded size and sha256, and name files that are not listed."""
+        """Compare every listed file with its recorded size and sha256, and name files that are not listed.
+
+        The manifest has no hash; its input specification is compared with the configuration that the weights had.
+        """
         for name, fact in sorted(self.manifest.files.items()):
-            yield FileCheck(name, _file_problem(self.path / name, fact))
+            problem = _file_problem(self.path / name, fact)
+            yield FileCheck(name, problem)
+            if name == CONFIG and not problem and (contradiction := _contradiction(self.path / CONFIG, self.manifest)):
+                yield FileCheck(MANIFEST, contradiction)
         listed = {MANIFEST, *self.manifest.files}
-        for entry in sorted(self.path.iterdir()):
+        try:
+            entries = sorted(self.path.iterdir())
+        except OSError as error:
+            yield FileCheck(".", f"cannot be listed ({error.strerror or error})")
+            return
+        for entry in entries:
             if entry.name not in listed:
                 yield FileCheck(entry.name, "not listed in the manifest")
 
@@ -130,7 +143,10 @@ class Bundle:
                 raise BundleError(f"{self.path / check.name}: {check.problem}; copy or export the bundle again")
 
     def golden(self) -> Golden:
-        """Load the golden samples. Raises BundleError when a tensor is missing or has the wrong shape."""
+        """Load the golden samples.
+
+        Raises BundleError when a tensor is missing, has the wrong shape or dtype, or numbers that are not finite.
+        """
         file = self.path / GOLDEN
         try:
             tensors = load_file(file)
@@ -141,10 +157,54 @@ class Bundle:
         rebuilt = self.manifest.reconstruction_shape
         expected = {"input": shape, "mean": (size,), "log_variance": (size,), "reconstruction": rebuilt}
         for name, item_shape in expected.items():
-            got = getattr(golden, name).shape
-            if count == 0 or got != (count, *item_shape):
-                raise BundleError(f"{file}: {name} has shape {got}, expected {(count, *item_shape)}; export again")
+            got = getattr(golden, name)
+            if count == 0 or got.shape != (count, *item_shape):
+                raise BundleError(
+                    f"{file}: {name} has shape {got.shape}, expected {(count, *item_shape)}; export again"
+                )
+            dtype = INPUT_DTYPES[self.manifest.modality] if name == "input" else "float32"
+            if got.dtype != dtype:
+                raise BundleError(f"{file}: {name} is {got.dtype}, expected {dtype}; export again")
+            if not np.isfinite(got).all():
+                raise BundleError(f"{file}: {name} has numbers that are not finite; export again")
         return golden
+
+
+def is_bundle(folder: Path) -> bool:
+    """Whether `folder` looks like a bundle, of whatever schema: one that may be replaced by another."""
+    return (folder / MANIFEST).is_file()
+
+
+def _manifest(directory: Path) -> bytes:
+    """The content of the manifest. Raises BundleError, and OSError."""
+    file = directory / MANIFEST
+    if not directory.is_dir():
+        raise BundleError(f"{directory}: no such directory; make a bundle with: isolatent export RUN --out {directory}")
+    if file.is_symlink():
+        raise BundleError(f"{file}: a symbolic link; copy the file itself into the bundle")
+    if not file.is_file():
+        raise BundleError(f"{directory}: not a bundle, {MANIFEST} is missing")
+    if file.stat().st_size > MANIFEST_BYTES:
+        raise BundleError(f"{file}: {file.stat().st_size} bytes are no manifest; do not use this bundle")
+    return file.read_bytes()
+
+
+def _contradiction(config: Path, manifest: Manifest) -> str | None:
+    """Where the manifest's input specification is not what the section `data` of the configuration says."""
+    try:
+        facts = json.loads(config.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None  # nothing that is served depends on the configuration
+    data = facts.get("data") if isinstance(facts, dict) else None
+    if not isinstance(data, dict):
+        return None
+    size = data.get("size")
+    height, width = size if isinstance(size, list) and len(size) == 2 else (None, None)
+    said = data | {"height": height, "width": width}
+    for name, value in manifest.input.model_dump(exclude={"modality"}).items():
+        if said.get(name) not in (None, value):  # None: it was the data's own
+            return f"input.{name} is {value!r}, {CONFIG} says {said[name]!r}"
+    return None
 
 
 def _who_reads_it(facts: Any) -> str:
@@ -158,6 +218,13 @@ def _who_reads_it(facts: Any) -> str:
 
 
 def _file_problem(path: Path, fact: FileFact) -> str | None:
+    try:
+        return _difference(path, fact)
+    except OSError as error:
+        return f"cannot be read ({error.strerror or error})"
+
+
+def _difference(path: Path, fact: FileFact) -> str | None:
     if path.is_symlink() or not path.is_file():
         return "missing" if not path.exists() else "not a plain file"
     size = path.stat().st_size

@@ -13,12 +13,18 @@ from typing import Literal
 
 import onnxruntime as ort
 
+from isolatent_export.bundle import BundleError
+
 Device = Literal["auto", "cpu", "cuda"]
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 
 _PACKAGES = ("onnxruntime", "onnxruntime-gpu")
+
+
+class DeviceError(BundleError):
+    """A device that is not to be had here: this says nothing about the bundle."""
 
 
 @dataclass(frozen=True, kw_only=True)

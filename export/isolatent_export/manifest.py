@@ -119,12 +119,16 @@ class Training(Facts):
     git_revision: str | None
 
 
+Allowed = Annotated[float, Field(gt=0, le=0.05, allow_inf_nan=False)]
+"""At most ten times what half precision is allowed: with more, golden outputs would say nothing."""
+
+
 class Tolerance(Facts):
     """Largest absolute difference from the training framework that is accepted, per output."""
 
-    mean: float = 1e-5
-    log_variance: float = 1e-5
-    reconstruction: float = 1e-5
+    mean: Allowed = 1e-5
+    log_variance: Allowed = 1e-5
+    reconstruction: Allowed = 1e-5
 
 
 class ParityRow(Facts):

@@ -5,6 +5,7 @@ Log-variances are compared, not variances: a variance may be e^10 and its absolu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any, Protocol
@@ -37,16 +38,16 @@ def measure(engine: Engine, golden: Golden, name: str, sizes: Iterable[int] = ()
     Larger batches than there are samples have them more than once.
     """
     batches = sorted({*BATCHES, *sizes})
-    return tuple(_at_batch(engine, _repeated(golden, batch), name, batch) for batch in batches)
+    return tuple(_at_batch(engine, repeated(golden, batch), name, batch) for batch in batches)
 
 
 def excess(rows: tuple[ParityRow, ...], tolerance: Tolerance) -> list[str]:
-    """What is outside tolerance, in words; empty when all is well. NaN is outside."""
+    """What is outside tolerance, in words; empty when all is well. NaN and infinity are outside."""
     return [
         f"{row.engine}, batch {row.batch}: {output} differs by {getattr(row, output):.3g}, allowed {allowed:.3g}"
         for row in rows
         for output, allowed in tolerance.model_dump().items()
-        if not getattr(row, output) <= allowed
+        if not getattr(row, output) <= allowed < math.inf
     ]
 
 
@@ -59,11 +60,11 @@ def _at_batch(engine: Engine, golden: Golden, name: str, batch: int) -> ParityRo
         mean, log_variance = engine.encode(golden.input[part])
         outputs = {"mean": mean, "log_variance": log_variance, "reconstruction": engine.decode(golden.mean[part])}
         for output, got in outputs.items():
-            worst[output] = float(np.fmax.reduce([worst[output], _distance(got, getattr(golden, output)[part])]))
+            worst[output] = max(worst[output], _distance(got, getattr(golden, output)[part]))
     return ParityRow(engine=name, batch=batch, **worst)
 
 
-def _repeated(golden: Golden, least: int) -> Golden:
+def repeated(golden: Golden, least: int) -> Golden:
     """The samples, from the beginning again until there are `least` of them."""
     if len(golden.input) >= least:
         return golden
@@ -72,6 +73,7 @@ def _repeated(golden: Golden, least: int) -> Golden:
 
 
 def _distance(got: Array, expected: Array) -> float:
-    if got.shape != expected.shape or not np.isfinite(got).all():
-        return float("inf")
+    """The largest absolute difference; infinite, and never NaN, where either side is not finite."""
+    if got.shape != expected.shape or not (np.isfinite(got).all() and np.isfinite(expected).all()):
+        return math.inf
     return float(np.abs(got.astype(np.float64) - expected).max())

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from isolatent._machine import cores
 from isolatent_export import device as devices
-from isolatent_export.bundle import DECODER, ENCODER, Bundle, BundleError
-from isolatent_export.device import CPU, CUDA, CudaOptions, Device
+from isolatent_export.bundle import DECODER, ENCODER, INPUT_DTYPES, Bundle, BundleError
+from isolatent_export.device import CPU, CUDA, CudaOptions, Device, DeviceError
 from isolatent_export.graphs import Bound, Graph, Plain, Shapes
 from isolatent_export.spread import Spread, piece
 
@@ -46,7 +46,7 @@ class OnnxRuntime:
     ) -> None:
         """Load both graphs; `buckets` other than the device's own are for measurements and tests.
 
-        Raises BundleError when a graph does not load or `device` is not to be had.
+        Raises BundleError when a graph does not load, and DeviceError, which is one, when `device` is not to be had.
         """
         if found := devices.conflict():
             log.warning("%s", found)
@@ -58,7 +58,7 @@ class OnnxRuntime:
         self.reason = devices.explain(device, self.provider, partly)
         self.buckets = (BUCKETS if self.provider == CUDA else ()) if buckets is None else buckets
         self._record = cuda.graphs and self.provider == CUDA
-        self._example = np.zeros((1, *manifest.input.shape), _DTYPES[manifest.modality])
+        self._example = np.zeros((1, *manifest.input.shape), INPUT_DTYPES[manifest.modality])
         latent = (manifest.latent.size,)
         posterior: Shapes = {"mean": latent, "log_variance": latent}
         reconstruction: Shapes = {"reconstruction": manifest.reconstruction_shape}
@@ -103,9 +103,6 @@ class OnnxRuntime:
         return Spread(one, whole, self._threads, items)
 
 
-_DTYPES = {"image": np.uint8, "point_cloud": np.float32}
-
-
 @dataclass(frozen=True)
 class _Loaded:
     """The session of one of the bundle's graphs; `whole`: all of it runs on the device."""
@@ -125,7 +122,7 @@ def _load(bundle: Bundle, device: Device, threads: int, cuda: CudaOptions) -> li
             return [_on_cuda(bundle, name, threads, cuda) for name in names]
         except _NoCuda as error:
             if device == "cuda":
-                raise BundleError(str(error)) from None
+                raise DeviceError(str(error)) from None
     return [_on_cpu(bundle, name, threads) for name in names]
 
 

@@ -5,6 +5,7 @@ Needs torch. Loading such a file from a stranger is not safe: torch.export.load 
 
 from __future__ import annotations
 
+import io
 import warnings
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,9 @@ def capture(module: nn.Module, example: Tensor, *, points: bool = False) -> Expo
 
 def save_program(program: ExportedProgram, path: Path) -> None:
     """Write `program` to `path`, *.pt2. Loaded again it computes the same bits."""
-    torch.export.save(program, path)
+    file = io.BytesIO()  # torch's own writer of files aborts the process when the disk is full
+    torch.export.save(program, file)
+    path.write_bytes(file.getvalue())
 
 
 class ProgramRuntime:

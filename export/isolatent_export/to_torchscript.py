@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 import zipfile
 from pathlib import Path
@@ -35,18 +36,19 @@ def to_torchscript(encoder: nn.Module, decoder: nn.Module, inputs: Tensor, laten
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # tracing is deprecated, and what TorchServe loads
         twin = torch.jit.trace_module(_Twin(encoder, decoder).eval(), {"encode": inputs, "decode": latents})
-        traced = path.with_suffix(".traced")
-        torch.jit.save(twin, str(traced))
-    _without_sources(traced, path)
-    traced.unlink()
+        traced = io.BytesIO()  # torch's own writer of files aborts the process when the disk is full
+        torch.jit.save(twin, traced)
+    path.write_bytes(_without_sources(traced))
 
 
-def _without_sources(traced: Path, path: Path) -> None:
-    """Copy an archive, but for where on this machine each line of code was written: torch loads it without."""
-    with zipfile.ZipFile(traced) as source, zipfile.ZipFile(path, "w") as target:
+def _without_sources(traced: io.BytesIO) -> bytes:
+    """A copy of an archive, but for where on this machine each line of code was written: torch loads it without."""
+    copy = io.BytesIO()
+    with zipfile.ZipFile(traced) as source, zipfile.ZipFile(copy, "w") as target:
         for entry in source.infolist():
             if not entry.filename.endswith(".debug_pkl"):
                 target.writestr(zipfile.ZipInfo(entry.filename), source.read(entry))
+    return copy.getvalue()
 
 
 class TorchScriptRuntime:

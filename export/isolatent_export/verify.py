@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from isolatent_export import parity
-from isolatent_export.bundle import DECODER_PROGRAM, ENCODER_PROGRAM, TORCHSCRIPT, Bundle, BundleError, FileCheck
+from isolatent_export.bundle import (
+    DECODER,
+    DECODER_PROGRAM,
+    ENCODER,
+    ENCODER_PROGRAM,
+    TORCHSCRIPT,
+    Bundle,
+    BundleError,
+    FileCheck,
+    Golden,
+)
+from isolatent_export.device import DeviceError
 from isolatent_export.manifest import ParityRow
 from isolatent_export.runtime import CudaOptions, Device, OnnxRuntime
 
@@ -24,14 +37,19 @@ def verify(bundle: Bundle, *, device: Device = "cpu", torchscript: bool = False,
 
     `torchscript` also runs model.ts and `pt2` the programs of torch.export: both need torch, and both run what is in
     those files, so ask for them only where the bundle's maker is trusted. Raises nothing for a bad bundle: the
-    findings are the result.
+    findings are the result. Raises DeviceError when `device` is not to be had, and ModuleNotFoundError without torch.
     """
     files = tuple(bundle.check_files())
     problems = [f"{check.name}: {check.problem}" for check in files if check.problem]
     rows: tuple[ParityRow, ...] = ()
     if not problems:
         try:
-            rows = _measure_engines(bundle, device, torchscript=torchscript, pt2=pt2)
+            golden = bundle.golden()
+            rows += _onnx(bundle, golden, device)[1]
+            rows += _torchscript(bundle, golden) if torchscript else ()
+            rows += _programs(bundle, golden) if pt2 else ()
+        except DeviceError:
+            raise
         except BundleError as error:
             problems.append(str(error))
     problems += parity.excess(rows, bundle.manifest.tolerance)
@@ -43,38 +61,50 @@ def load_verified(
 ) -> OnnxRuntime:
     """The runtime of a bundle whose files are intact and whose golden outputs it reproduces.
 
-    Raises BundleError naming the file or the output that is wrong.
+    Raises BundleError naming the file or the output that is wrong, or DeviceError.
     """
     bundle.require_intact()
-    runtime = OnnxRuntime(bundle, device=device, threads=threads, cuda=cuda)
-    rows = parity.measure(runtime, bundle.golden(), runtime.provider, runtime.sizes)
+    runtime, rows = _onnx(bundle, bundle.golden(), device, threads, cuda)
     wrong = parity.excess(rows, bundle.manifest.tolerance)
     if wrong:
         raise BundleError(f"{bundle.path}: {wrong[0]}; refused: export again, or serve on the device it was made for")
     return runtime
 
 
-def _measure_engines(bundle: Bundle, device: Device, *, torchscript: bool, pt2: bool) -> tuple[ParityRow, ...]:
-    golden = bundle.golden()
-    runtime = OnnxRuntime(bundle, device=device)
-    rows = parity.measure(runtime, golden, runtime.provider, runtime.sizes)
-    if torchscript:
-        rows += parity.measure(_torchscript(bundle), golden, "TorchScript")
-    if pt2:
-        rows += parity.measure(_programs(bundle), golden, "torch.export")
-    return rows
+def _onnx(
+    bundle: Bundle, golden: Golden, device: Device, threads: int = 0, cuda: CudaOptions = CudaOptions()
+) -> tuple[OnnxRuntime, tuple[ParityRow, ...]]:
+    with _running(f"{bundle.file(ENCODER)} with {DECODER}"):
+        runtime = OnnxRuntime(bundle, device=device, threads=threads, cuda=cuda)
+        return runtime, parity.measure(runtime, golden, runtime.provider, runtime.sizes)
 
 
-def _torchscript(bundle: Bundle) -> parity.Engine:
+def _torchscript(bundle: Bundle, golden: Golden) -> tuple[ParityRow, ...]:
     from isolatent_export.to_torchscript import TorchScriptRuntime  # torch is loaded only when asked for
 
-    return TorchScriptRuntime(bundle.file(TORCHSCRIPT))
+    file = bundle.file(TORCHSCRIPT)
+    with _running(str(file)):
+        return parity.measure(TorchScriptRuntime(file), golden, "TorchScript")
 
 
-def _programs(bundle: Bundle) -> parity.Engine:
+def _programs(bundle: Bundle, golden: Golden) -> tuple[ParityRow, ...]:
     from isolatent_export.to_program import ProgramRuntime
 
     missing = [name for name in (ENCODER_PROGRAM, DECODER_PROGRAM) if name not in bundle.manifest.files]
     if missing:
         raise BundleError(f"{bundle.path}: no {' and no '.join(missing)} in it; export the bundle again")
-    return ProgramRuntime(bundle.file(ENCODER_PROGRAM), bundle.file(DECODER_PROGRAM))
+    encoder, decoder = bundle.file(ENCODER_PROGRAM), bundle.file(DECODER_PROGRAM)
+    with _running(f"{encoder} with {DECODER_PROGRAM}"):
+        return parity.measure(ProgramRuntime(encoder, decoder), golden, "torch.export")
+
+
+@contextmanager
+def _running(what: str) -> Iterator[None]:
+    """What an engine raises in the block as BundleError: each has exceptions of its own, with no common base."""
+    try:
+        yield
+    except BundleError:
+        raise
+    except Exception as error:
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise BundleError(f"{what} does not run ({reason}); export the bundle again") from None

@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
-import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -19,8 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import save_file as save_arrays
-from safetensors.torch import save_file as save_tensors
+from safetensors.numpy import save as arrays_as_bytes
+from safetensors.torch import save as tensors_as_bytes
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
@@ -41,6 +39,7 @@ from isolatent_export.manifest import (
     Training,
 )
 from isolatent_export.pictures import framing, render, save_grid
+from isolatent_export.placing import replacing
 from isolatent_export.runtime import OnnxRuntime
 from isolatent_export.to_half import HalvedRuntime, halved
 from isolatent_export.to_onnx import to_onnx
@@ -71,7 +70,7 @@ class Export:
 
     encoder: input (B, *input.shape), uint8 pixels or float32 points (where it can, of any number) -> mean, log_variance
     (B, d); decoder: latent (B, d) -> pixels (B, H, W, C) in 0..1, or points (B, P', 3).
-    golden_inputs: (N, *input.shape) real validation inputs, N at least 7. tolerance: None for the precision's and
+    golden_inputs: (N, *input.shape) real validation inputs, N at least 1. tolerance: None for the precision's and
     modality's own. precision is that of the ONNX graphs; the twins in PyTorch's formats keep the weights as they are.
     """
 
@@ -98,42 +97,22 @@ class Export:
 def write_bundle(export: Export, out: str | os.PathLike[str], *, overwrite: bool = False) -> Bundle:
     """Write the bundle directory `out` and return it, opened.
 
-    Raises BundleError when `out` exists (an old bundle there is replaced only with `overwrite`, anything else never),
-    or when an engine's outputs differ from torch's by more than the tolerance.
+    Raises BundleError when `out` exists (an old bundle there is replaced only with `overwrite`, anything else never)
+    or cannot be written, or when an engine's outputs differ from torch's by more than the tolerance.
     """
-    destination = Path(out)
-    _require_free(destination, overwrite)
-    if len(export.golden_inputs) < max(parity.BATCHES):
-        raise BundleError(f"{len(export.golden_inputs)} golden inputs; give at least {max(parity.BATCHES)}")
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{destination.name}-", dir=destination.parent))
-    try:
+    if not len(export.golden_inputs):
+        raise BundleError("no golden inputs; give at least one")
+    with replacing(out, names.is_bundle, overwrite=overwrite) as work:
         _fill(work, export)
         for file in work.iterdir():
             file.chmod(0o644)
-        work.chmod(0o755)
-        if destination.exists():
-            shutil.rmtree(destination)
-        work.rename(destination)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return Bundle.open(destination)
-
-
-def _require_free(destination: Path, overwrite: bool) -> None:
-    if not destination.exists():
-        return
-    is_bundle = (destination / names.MANIFEST).is_file()
-    if destination.is_dir() and (not any(destination.iterdir()) or (is_bundle and overwrite)):
-        return
-    hint = "replace it with --overwrite, or choose another --out" if is_bundle else "choose another --out"
-    raise BundleError(f"{destination} exists; {hint}")
+    return Bundle.open(out)
 
 
 def _fill(work: Path, export: Export) -> None:
     golden = _golden(export)
-    example = torch.from_numpy(export.golden_inputs[:2])
-    latents = torch.from_numpy(golden.mean[:2])
+    two = parity.repeated(golden, 2)  # a batch of 1 would be captured as a constant
+    example, latents = torch.from_numpy(two.input[:2]), torch.from_numpy(two.mean[:2])
     as_trained = _capture(export.encoder, export.decoder, example, latents, export.input)
     save_program(as_trained.encoder, work / names.ENCODER_PROGRAM)
     save_program(as_trained.decoder, work / names.DECODER_PROGRAM)
@@ -145,9 +124,11 @@ def _fill(work: Path, export: Export) -> None:
     to_onnx(graphs.encoder, work / names.ENCODER, inputs="input", outputs=posterior, points=graphs.points)
     to_onnx(graphs.decoder, work / names.DECODER, inputs="latent", outputs=["reconstruction"])
     to_torchscript(export.encoder, export.decoder, example, latents, work / names.TORCHSCRIPT)
-    save_tensors({name: value.contiguous() for name, value in export.weights.items()}, work / names.WEIGHTS)
+    weights = tensors_as_bytes({name: value.contiguous() for name, value in export.weights.items()})
+    (work / names.WEIGHTS).write_bytes(weights)
     (work / names.CONFIG).write_text(json.dumps(export.config, indent=2) + "\n")
-    save_arrays({name: np.ascontiguousarray(value) for name, value in vars(golden).items()}, work / names.GOLDEN)
+    samples = arrays_as_bytes({name: np.ascontiguousarray(value) for name, value in vars(golden).items()})
+    (work / names.GOLDEN).write_bytes(samples)
     _draw(golden, export.input, work / RECONSTRUCTIONS)
     manifest = _measured(work, _manifest(export, golden), golden, halves)
     (work / names.CARD).write_text(card(manifest))

@@ -6,12 +6,16 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from isolatent_export import parity
 from isolatent_export.bundle import Bundle, BundleError
+from isolatent_export.runtime import OnnxRuntime
 from isolatent_export.verify import load_verified, verify
 
 
@@ -121,3 +125,34 @@ def test_reading_a_bundle_loads_no_torch(bundle_path: Path) -> None:
         f"load_verified(Bundle.open({str(bundle_path)!r}))\nassert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_linked_manifest_is_refused(copy: Path, tmp_path: Path) -> None:
+    shutil.move(copy / "manifest.json", tmp_path / "elsewhere.json")
+    (copy / "manifest.json").symlink_to(tmp_path / "elsewhere.json")
+    with pytest.raises(BundleError, match=r"manifest\.json: a symbolic link; copy the file itself"):
+        Bundle.open(copy)
+
+
+def test_what_cannot_be_read_is_named(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BundleError, match=r"cannot be read \(File name too long\); check its name"):
+        Bundle.open(copy / ("x" * 300))
+    bundle, opened = Bundle.open(copy), Path.open
+
+    def deny(self: Path, *how: Any, **more: Any) -> Any:
+        if self.name == "model.ts":
+            raise PermissionError(13, "Permission denied")
+        return opened(self, *how, **more)
+
+    monkeypatch.setattr(Path, "open", deny)
+    assert verify(bundle).problems == ("model.ts: cannot be read (Permission denied)",)
+
+
+def test_golden_outputs_that_are_not_finite_are_infinitely_far_from_any_other(bundle_path: Path) -> None:
+    bundle = Bundle.open(bundle_path)
+    golden, runtime = bundle.golden(), OnnxRuntime(bundle, threads=1)
+    mean = golden.mean.copy()
+    mean[0, 0] = np.nan
+    wrong = parity.measure(runtime, replace(golden, mean=mean), "any")
+    assert {row.mean for row in wrong} == {np.inf}
+    assert parity.excess(wrong, bundle.manifest.tolerance.model_copy(update={"mean": np.inf}))

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
 from onnx import TensorProto
+from safetensors.numpy import load_file, save
 
+from isolatent.cli import main
 from isolatent_export import Bundle, BundleError
+from isolatent_export import device as devices
 from isolatent_export.bundle import file_digest
+from isolatent_export.device import DeviceError
 from isolatent_export.verify import load_verified, verify
 
 
@@ -145,3 +151,68 @@ def test_verifying_runs_the_programs_in_a_bundle_only_when_told_to(copy: Path) -
     assert not trap.exists()
     torch.export.load(copy / "encoder.pt2")  # why it must be asked for
     assert trap.exists()
+
+
+@pytest.mark.parametrize("name", ["encoder.onnx", "model.ts", "encoder.pt2"])
+def test_what_does_not_run_is_a_finding(copy: Path, name: str) -> None:
+    put(copy, name, (copy / "decoder.onnx").read_bytes())
+    problems = verify(Bundle.open(copy), torchscript=name == "model.ts", pt2=name == "encoder.pt2").problems
+    assert len(problems) == 1
+    assert re.search(rf"{name}.* does not run \(.+\); export the bundle again", problems[0])
+
+
+def test_what_does_not_run_is_not_loaded(copy: Path) -> None:
+    put(copy, "encoder.onnx", (copy / "decoder.onnx").read_bytes())
+    with pytest.raises(BundleError, match=r"encoder\.onnx with decoder\.onnx does not run \("):
+        load_verified(Bundle.open(copy))
+
+
+@pytest.mark.parametrize(
+    ("changes", "finding"),
+    [
+        ({"input": np.zeros((16, 16, 16, 1), np.float32)}, "input is float32, expected uint8"),
+        ({"mean": np.full((16, 8), np.nan, np.float32)}, "mean has numbers that are not finite"),
+        ({"log_variance": np.full((16, 8), -np.inf, np.float32)}, "log_variance has numbers that are not finite"),
+    ],
+)
+def test_golden_samples_that_prove_nothing_are_a_finding(copy: Path, changes: dict[str, Any], finding: str) -> None:
+    golden = load_file(copy / "golden.safetensors")
+    put(copy, "golden.safetensors", save(golden | changes))
+    (problem,) = verify(Bundle.open(copy)).problems
+    assert finding in problem
+
+
+@pytest.mark.parametrize("allowed", [float("inf"), float("nan"), 1e30, 0.0, -1.0])
+def test_a_tolerance_that_lets_anything_or_nothing_pass_is_refused(copy: Path, allowed: float) -> None:
+    change_manifest(copy, tolerance={"mean": allowed, "log_variance": 1e-5, "reconstruction": 1e-5})
+    with pytest.raises(BundleError, match=r"tolerance\.mean: Input should be"):
+        Bundle.open(copy)
+
+
+@pytest.mark.parametrize(
+    ("data", "finding"),
+    [
+        ({"resize": "crop"}, ["manifest.json: input.resize is 'fit', config.json says 'crop'"]),
+        ({"fill": 255}, ["manifest.json: input.fill is 0, config.json says 255"]),
+        ({"size": [16, 24]}, ["manifest.json: input.width is 16, config.json says 24"]),
+        ({"channels": 3, "size": "junk"}, ["manifest.json: input.channels is 1, config.json says 3"]),
+        ({"size": None, "channels": None, "resize": "fit", "points": 1024}, []),
+    ],
+)
+def test_a_manifest_with_another_input_than_the_configuration_is_found(
+    copy: Path, data: dict[str, Any], finding: list[str]
+) -> None:
+    put(copy, "config.json", json.dumps({"data": data}).encode())
+    assert verify(Bundle.open(copy)).problems == tuple(finding)
+
+
+@pytest.mark.skipif(devices.offers_cuda(), reason="this ONNX Runtime has CUDA")
+def test_a_device_that_is_not_to_be_had_is_no_verdict_on_the_bundle(
+    bundle_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(DeviceError, match="device cuda: "):
+        verify(Bundle.open(bundle_path), device="cuda")
+    assert main(["verify", str(bundle_path), "--device", "cuda"]) == 1
+    said = capsys.readouterr().err
+    assert "use --device cpu" in said
+    assert "trusted" not in said

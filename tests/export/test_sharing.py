@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -165,6 +166,44 @@ def test_what_is_at_the_destination_stays_unless_it_is_a_bundle_to_replace(bundl
     with pytest.raises(BundleError, match="replace it with --overwrite"):
         arrive(str(bundle_path), folder / "copy")
     arrive(str(bundle_path), folder / "copy", overwrite=True)
+
+
+@pytest.mark.usefixtures("small_disk")
+@pytest.mark.parametrize("kind", ["archive", "directory"])
+def test_a_full_disk_is_not_the_sources_fault(bundle_path: Path, tmp_path: Path, folder: Path, kind: str) -> None:
+    source = bundle_path
+    if kind == "archive":
+        source = tmp_path / "zeros.tar.gz"
+        with tarfile.open(source, "w:gz") as target:
+            member, content = file("weights.safetensors", bytes(100_000), size=100_000)
+            target.addfile(member, io.BytesIO(content))
+    with pytest.raises(BundleError, match=r"out cannot be written \(File too large\); make room there"):
+        arrive(str(source), folder / "out")
+    assert list(folder.iterdir()) == []
+
+
+def test_a_full_disk_is_not_the_hubs_fault() -> None:
+    from isolatent_export.sharing.hub import _explained
+
+    with (
+        pytest.raises(BundleError, match="me/tiny: No space left on device while it was copied; make room"),
+        _explained("me/tiny"),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_place_below_a_file_is_one_line(bundle_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "notes").touch()
+    assert main(["pull", str(bundle_path), "--out", str(folder / "notes" / "copy")]) == 1
+    assert f"cannot be a folder below the file {folder / 'notes'}; choose another --out" in capsys.readouterr().err
+
+
+def test_the_current_folder_is_not_replaced(bundle_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = Path(shutil.copytree(bundle_path, folder / "copy"))
+    monkeypatch.chdir(copy)
+    with pytest.raises(BundleError, match="is the current folder"):
+        arrive(str(bundle_path), Path(), overwrite=True)
+    assert Bundle.open(copy).manifest.name == "tiny"
 
 
 @pytest.mark.parametrize(

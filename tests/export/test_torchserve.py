@@ -116,6 +116,15 @@ def test_only_a_folder_of_this_kind_is_replaced(bundle_path: Path, tmp_path: Pat
         write_store([bundle], tmp_path / "mine", overwrite=True)
 
 
+def test_a_link_to_a_folder_is_not_replaced(bundle_path: Path, tmp_path: Path) -> None:
+    write_store([Bundle.open(bundle_path)], tmp_path / "store")
+    (tmp_path / "current").symlink_to("store")
+    with pytest.raises(
+        BundleError, match=r"current is a symbolic link to .*store; name that folder, or choose another"
+    ):
+        write_store([Bundle.open(bundle_path)], tmp_path / "current", overwrite=True)
+
+
 def test_two_bundles_of_one_name_are_refused(bundle_path: Path, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="two bundles are named tiny"):
         write_store([Bundle.open(bundle_path)] * 2, tmp_path / "store")

@@ -52,25 +52,22 @@ def pack(bundle: Bundle, path: Path) -> None:
 def unpack(path: Path, folder: Path, *, max_bytes: int = MAX_BYTES) -> None:
     """Write the files of the archive `path` into the empty `folder`.
 
-    Raises BundleError naming the member that is not allowed, or saying that the archive is cut off.
+    Raises BundleError naming the member that is not allowed, or saying that the archive is cut off, and OSError when
+    `folder` cannot be written: what is wrong then is not the archive.
     """
     try:
-        with path.open("rb") as file:
-            stream = gzip.GzipFile(fileobj=file) if file.peek(2)[:2] == b"\x1f\x8b" else file
-            source = cast(IO[bytes], _Limited(cast(IO[bytes], stream), max_bytes))
-            with tarfile.open(fileobj=source, mode="r|", tarinfo=_Member) as archive:
-                for name, member in _checked(archive):
-                    content = archive.extractfile(member)
-                    assert content is not None  # a plain file
-                    with (folder / name).open("xb") as target:
-                        shutil.copyfileobj(content, target)
-                    if (folder / name).stat().st_size != member.size:
-                        raise EOFError
+        with _source(path, max_bytes) as source, tarfile.open(fileobj=source, mode="r|", tarinfo=_Member) as archive:
+            for name, member in _checked(archive):
+                content = archive.extractfile(member)
+                assert content is not None  # a plain file
+                with (folder / name).open("xb") as target:
+                    shutil.copyfileobj(content, target)
+                if (folder / name).stat().st_size != member.size:
+                    raise EOFError
     except _Refused as reason:
         raise BundleError(f"{path}: {reason}; do not use this archive") from None
-    except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError) as error:
-        said = getattr(error, "strerror", None) or str(error) or "it is cut off"
-        raise BundleError(f"{path}: not a readable tar archive ({said}); get it again") from None
+    except (tarfile.TarError, EOFError, zlib.error, ValueError) as error:
+        raise BundleError(f"{path}: not a readable tar archive ({error or 'it is cut off'}); get it again") from None
 
 
 class _Refused(Exception):  # noqa: N818 - the reason, for `unpack` to complete
@@ -121,6 +118,27 @@ def _checked(archive: tarfile.TarFile) -> Iterator[tuple[str, tarfile.TarInfo]]:
         yield name, member
 
 
+@contextmanager
+def _source(path: Path, most: int) -> Iterator[IO[bytes]]:
+    """What is in the archive `path`, unpacked where it is compressed, and at most so many bytes of it."""
+    with _reading():
+        file = path.open("rb")
+    with file:
+        with _reading():
+            zipped = file.peek(2)[:2] == b"\x1f\x8b"
+        stream = gzip.GzipFile(fileobj=file) if zipped else file
+        yield cast(IO[bytes], _Limited(cast(IO[bytes], stream), most))
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """An OSError of the block as one of tarfile's: those that are left are of writing."""
+    try:
+        yield
+    except OSError as error:
+        raise tarfile.ReadError(error.strerror or str(error)) from None
+
+
 class _Limited(io.RawIOBase):
     """A stream that refuses to give more than so many bytes."""
 
@@ -129,7 +147,8 @@ class _Limited(io.RawIOBase):
         self._left = most
 
     def read(self, size: int = -1) -> bytes:
-        data = self._stream.read(size)
+        with _reading():
+            data = self._stream.read(size)
         self._left -= len(data)
         if self._left < 0:
             raise _Refused("more bytes than a bundle may have")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 
-from isolatent_export.bundle import Bundle, BundleError
+from isolatent_export.bundle import Bundle, BundleError, is_bundle
+from isolatent_export.placing import replacing
 from isolatent_export.sharing.archive import unpack
 from isolatent_export.verify import load_verified
 
@@ -17,22 +17,14 @@ def arrive(source: str, out: Path, *, revision: str | None = None, overwrite: bo
     Hashes and golden outputs are checked on ONNX Runtime; no code of the bundle runs. `out` appears whole or not at
     all. Raises BundleError with the reason; a bundle at `out` is replaced only with `overwrite`, anything else never.
     """
-    _require_free(out, overwrite=overwrite)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        _fetch(source, work, revision)
-        load_verified(Bundle.open(work))
-        work.chmod(0o755)
+    with replacing(out, is_bundle, overwrite=overwrite) as work:
+        try:
+            _fetch(source, work, revision)
+            load_verified(Bundle.open(work))
+        except BundleError as error:
+            raise BundleError(str(error).replace(str(work), source)) from None
         for file in work.iterdir():
             file.chmod(0o644)
-        if out.exists():
-            shutil.rmtree(out)
-        work.rename(out)
-    except BundleError as error:
-        raise BundleError(str(error).replace(str(work), source)) from None
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return Bundle.open(out)
 
 
@@ -53,13 +45,3 @@ def _fetch(source: str, folder: Path, revision: str | None) -> None:
         if not hub.REPOSITORY.fullmatch(source):
             raise BundleError(f"{source}: no such file or directory, and no OWNER/NAME of a repository")
         hub.download(source, folder, revision=revision)
-
-
-def _require_free(out: Path, *, overwrite: bool) -> None:
-    if not out.exists() and not out.is_symlink():
-        return
-    is_bundle = (out / "manifest.json").is_file() and not out.is_symlink()
-    if is_bundle and overwrite:
-        return
-    hint = "replace it with --overwrite, or choose another --out" if is_bundle else "choose another --out"
-    raise BundleError(f"{out} exists; {hint}")

@@ -5,6 +5,7 @@ The hub's address and the token are huggingface_hub's own affair: HF_ENDPOINT, H
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ from huggingface_hub.errors import HFValidationError
 
 from isolatent_export.bundle import MANIFEST, MANIFEST_BYTES, Bundle, BundleError
 from isolatent_export.sharing.archive import MAX_BYTES, MAX_FILES
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors that no repository and no network makes."""
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -74,6 +78,8 @@ def _explained(repository: str) -> Iterator[None]:
     except HFValidationError as error:
         raise BundleError(f"{repository}: {_first_line(error)}; give OWNER/NAME") from None
     except (httpx2.HTTPError, OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in _DISK:
+            raise BundleError(f"{repository}: {error.strerror} while it was copied; make room on the disk") from None
         raise BundleError(
             f"{repository}: {_first_line(error)}; check the name, the network and, for what is private, "
             "HF_TOKEN or `hf auth login`"

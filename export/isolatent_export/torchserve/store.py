@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from isolatent_export.bundle import Bundle, BundleError
+from isolatent_export.placing import replacing
 from isolatent_export.torchserve.archive import write_archive
 
 CONFIG = "config.properties"
@@ -46,27 +45,17 @@ def write_store(
     Raises BundleError when two bundles have one name, a bundle is not intact, or `out` exists (an older folder of this
     kind is replaced with `overwrite`, anything else never).
     """
-    destination = Path(out)
-    _require_free(destination, overwrite)
     names = [bundle.manifest.name for bundle in bundles]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise BundleError(f"two bundles are named {twice[0]}; export one of them under another --name")
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{destination.name}-", dir=destination.parent))
-    try:
+    with replacing(out, _is_store, overwrite=overwrite, other="another folder") as work:
         (work / MODELS).mkdir()
         for bundle in bundles:
             write_archive(bundle, work / MODELS / f"{bundle.manifest.name}.mar")
         (work / CONFIG).write_text(properties(bundles, serving))
         (work / START).write_text(_START)
         (work / START).chmod(0o755)
-        work.chmod(0o755)
-        if destination.exists():
-            shutil.rmtree(destination)
-        work.rename(destination)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return destination
+    return Path(out)
 
 
 def properties(bundles: Sequence[Bundle], serving: Serving) -> str:
@@ -99,14 +88,8 @@ def _model(bundle: Bundle, serving: Serving) -> dict[str, object]:
     }
 
 
-def _require_free(destination: Path, overwrite: bool) -> None:
-    if not destination.exists():
-        return
-    is_store = (destination / CONFIG).is_file() and (destination / MODELS).is_dir()
-    if destination.is_dir() and (not any(destination.iterdir()) or (is_store and overwrite)):
-        return
-    hint = "replace it with --overwrite, or choose another folder" if is_store else "choose another folder"
-    raise BundleError(f"{destination} exists; {hint}")
+def _is_store(folder: Path) -> bool:
+    return (folder / CONFIG).is_file() and (folder / MODELS).is_dir()
 
 
 _PROPERTIES = """\
