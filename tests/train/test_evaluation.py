@@ -13,7 +13,7 @@ from torch.distributions import MultivariateNormal
 from isolatent_train.codecs import Pixels
 from isolatent_train.evaluation.consistency import consistency, found
 from isolatent_train.evaluation.displacements import KINDS
-from isolatent_train.evaluation.encoding import posteriors
+from isolatent_train.evaluation.encoding import batch_size, posteriors
 from isolatent_train.evaluation.information import active_units, log_mixture, mutual_information
 from isolatent_train.evaluation.likelihood import negative_log_likelihood
 from isolatent_train.evaluation.probe import linear_probe
@@ -141,6 +141,20 @@ def test_retrieval_in_chunks_is_retrieval() -> None:
     assert 0 < found(mixed, original).mean() < 1
 
 
+def test_retrieval_finds_its_own_far_from_the_origin() -> None:
+    close = gaussian(400)
+    far = DiagonalGaussian(100 + 0.01 * close.mean, close.log_variance)
+    assert found(far, far).mean() == 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [((28, 28, 1), 1024), ((64, 64, 3), 1024), ((128, 128, 3), 256), ((512, 512, 3), 16), ((4096, 4096, 3), 1)],
+)
+def test_large_images_are_encoded_fewer_at_a_time(shape: tuple[int, ...], expected: int) -> None:
+    assert batch_size(torch.empty(2, *shape, device="meta")) == expected
+
+
 def test_posteriors_in_batches_are_the_posteriors() -> None:
     pixels = torch.randint(0, 256, (10, 9, 9, 1), dtype=torch.uint8)
     whole, parts = (posteriors(CentreOfMass(), pixels, batch=batch) for batch in (10, 3))  # type: ignore[arg-type]
@@ -200,6 +214,14 @@ def test_probe_without_a_second_class_says_so() -> None:
     assert probe.accuracy is None
     assert probe.note is not None
     assert "one class" in probe.note
+
+
+def test_probe_of_features_that_are_no_numbers_says_so() -> None:
+    part = (np.full((10, 2), np.nan, np.float32), np.arange(10) % 2)
+    probe = linear_probe(part, part)
+    assert probe.accuracy is None
+    assert probe.note is not None
+    assert "not all finite" in probe.note
 
 
 def test_probe_that_does_not_converge_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

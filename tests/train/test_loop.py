@@ -135,6 +135,14 @@ def test_an_incomplete_run_is_not_mistaken_for_a_trained_model(digits: Splits, t
         Trained.open(tmp_path / "run")
 
 
+def test_a_damaged_description_of_a_run_is_named(digits: Splits, tmp_path: Path) -> None:
+    run = train(Config.load("digits", [*SMALL, "training.epochs=1"]), digits, tmp_path / "run")
+    for content in ("{", "[]", "{}"):
+        (run / "run.json").write_text(content)
+        with pytest.raises(RunError, match=r"run\.json: cannot be read .*; train again"):
+            Trained.open(run)
+
+
 def test_too_few_images_for_a_batch_is_said(digits: Splits, tmp_path: Path) -> None:
     few = Splits(digits.spec, digits.train[:3], digits.validation, digits.test)
     with pytest.raises(DataError, match="3 training images, fewer than one batch of 64"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,7 +21,7 @@ from isolatent_train.evaluation.machine import machine
 from isolatent_train.evaluation.summary import group_runs
 from isolatent_train.loop import train
 from isolatent_train.report import Column, write_report
-from isolatent_train.run import Trained
+from isolatent_train.run import RunError, Trained
 
 SMALL = ["training.epochs=2", "model.channels=[4, 8]", "model.latent=4"]
 HOSTILE = "<script>alert(1)<.script>&\"'"
@@ -169,6 +170,14 @@ def test_two_test_images_make_a_whole_report(runs: list[Path], tmp_path: Path) -
     assert column.metrics[0]["consistency_kl_normalized"] > 0
     write_report([column], tmp_path / "report.html", data="elsewhere", machine=machine(torch.device("cpu")))
     assert "elsewhere (trained on digits)" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(("part", "what"), [("encoder", "posteriors"), ("decoder", "reconstructions")])
+def test_a_model_whose_outputs_are_no_numbers_is_named(runs: list[Path], part: str, what: str) -> None:
+    trained = Trained.open(runs[2])
+    next(trained.model.get_submodule(part).parameters()).data.fill_(math.nan)
+    with pytest.raises(RunError, match=f"cr-0: the {what} of 400 of 400 test inputs .* train again"):
+        evaluate(trained, load_data(trained.config.data), samples=3)
 
 
 def test_batches_do_not_change_the_likelihood(runs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:

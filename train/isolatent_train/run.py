@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,8 +68,11 @@ class Trained:
             bundle.require_intact()
             spec, training = bundle.manifest.input, bundle.manifest.training
         elif (directory / RUN).is_file():
-            facts = json.loads((directory / RUN).read_text())
-            spec, training = input_spec(facts["input"]), Training(**facts["training"])
+            try:
+                facts = json.loads((directory / RUN).read_text())
+                spec, training = input_spec(facts["input"]), Training(**facts["training"])
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise RunError(f"{directory / RUN}: cannot be read ({_first_line(error)}); train again") from None
         else:
             raise RunError(f"{directory}: neither a run nor a bundle; make a run with: isolatent train digits")
         if not (directory / WEIGHTS).is_file():
@@ -79,7 +83,7 @@ class Trained:
             model = build_model(config.model, spec, likelihood)
             model.load_state_dict(load_file(directory / WEIGHTS))
         except (ConfigError, SafetensorError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
+            reason = _first_line(error)
             raise RunError(f"{directory}: weights or configuration do not load ({reason}); train again") from None
         return cls(directory, config, spec, model.eval(), likelihood, training)
 
@@ -96,7 +100,7 @@ class Trained:
 def start(config: Config, splits: Splits, out: Path, *, updates: int, resume: bool) -> None:
     """Make `out` the directory of a new run of so many updates, or check that it holds the one to continue.
 
-    Raises RunError when `out` holds another run, or files of somebody else.
+    Raises RunError when `out` holds another run, one of other data, or files of somebody else.
     """
     file = out / CONFIG
     if file.is_file():
@@ -107,6 +111,7 @@ def start(config: Config, splits: Splits, out: Path, *, updates: int, resume: bo
         if changed:
             was = f"{changed[0]}={before.get(changed[0])}"
             raise RunError(f"{out} was started with {was}; continue with the same settings, or choose another --out")
+        require_unchanged(out, splits.fingerprint(), "restore it, or choose another --out")
         return
     if out.is_dir() and any(out.iterdir()):
         raise RunError(f"{out} is not empty and holds no run; choose another --out")
@@ -129,6 +134,15 @@ def start(config: Config, splits: Splits, out: Path, *, updates: int, resume: bo
         write_atomically(out / REJECTED, "".join(["path\treason\n", *lines]).encode())
     write_atomically(out / RUN, json.dumps(facts, indent=2).encode())
     write_atomically(file, json.dumps(config.values(), indent=2).encode())
+
+
+def require_unchanged(out: Path, fingerprint: str, remedy: str) -> None:
+    """Raise RunError, with the remedy, when the run in `out` was started with data of another fingerprint.
+
+    Random splits are drawn anew at each load: one more file moves inputs from the training split to the test split.
+    """
+    if json.loads((out / RUN).read_text())["splits"] != fingerprint:
+        raise RunError(f"{out}: the data has changed since training, test inputs may have been trained on; {remedy}")
 
 
 def finish(out: Path, *, epochs: int, updates: int) -> None:
@@ -164,10 +178,19 @@ def git_revision() -> str | None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace `path` as a whole, also when the process or the machine dies in the middle."""
+    """Replace `path` as a whole, also when the process or the machine dies in the middle. Raises OSError."""
     part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

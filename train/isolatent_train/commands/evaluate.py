@@ -26,8 +26,9 @@ from isolatent_train.data import DataError, Splits, load_data, source_names
 from isolatent_train.evaluation import evaluate
 from isolatent_train.evaluation.machine import machine
 from isolatent_train.evaluation.summary import Group, group_runs, summarize_metrics
+from isolatent_train.fitting import NAMES
 from isolatent_train.report import Column, write_report
-from isolatent_train.run import EVALUATION, RUN, RunError, Trained, write_atomically
+from isolatent_train.run import EVALUATION, RUN, RunError, Trained, require_unchanged, write_atomically
 from isolatent_train.tables import metrics_table
 
 REPORT = "report.html"
@@ -53,15 +54,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Open everything, then measure each model, keep the figures in its run, print them and write the report."""
-    if args.samples < 1:
-        raise CommandError(f"--samples {args.samples}: give at least 1")
+    require_samples(args.samples)
     device = choose_device(args.device)
+    unwritten: list[str] = []
     try:
         models = {path: Trained.open(path) for path in args.runs}
         report = _report_path(args, models)
         data = _load_all(models, args.data)
         groups = group_runs({path: trained.config for path, trained in models.items()})
-        results = {path: _measure(path, models[path], data[path], args, device) for path in models}
+        results = {path: _measure(path, models[path], data[path], args, device, unwritten) for path in models}
     except (BundleError, DataError, RunError) as error:
         raise CommandError(str(error)) from None
     if args.json:
@@ -72,14 +73,22 @@ def run(args: argparse.Namespace) -> int:
         columns = [_column(group, models, results, data) for group in groups]
         try:
             write_report(columns, report, data=args.data, machine=machine(device))
+            if not args.json:
+                print(f"Report: {report}")
         except OSError as error:
-            raise CommandError(f"--report {report}: {error.strerror}; choose another file") from None
-        if not args.json:
-            print(f"Report: {report}")
+            unwritten.append(f"{report}: {error.strerror}; choose another file with --report")
+    if unwritten:
+        raise CommandError(unwritten[0])
     return 0
 
 
 # ---- before anything is computed ----
+
+
+def require_samples(samples: int) -> None:
+    """Raise CommandError when the NLL cannot be estimated with so many importance samples."""
+    if samples < 1:
+        raise CommandError(f"--samples {samples}: give at least 1")
 
 
 def _report_path(args: argparse.Namespace, models: dict[str, Trained]) -> Path | None:
@@ -88,6 +97,10 @@ def _report_path(args: argparse.Namespace, models: dict[str, Trained]) -> Path |
         (only, *more) = models.values()
         return None if more or args.data is not None or not _is_run(only) else only.path / REPORT
     path = Path(args.report)
+    examples = {NAMES[trained.spec.modality]: run for run, trained in models.items()}
+    if len(examples) > 1:
+        kinds = " and ".join(f"{kind} ({run})" for kind, run in examples.items())
+        raise CommandError(f"--report {path}: no plot compares {kinds}; write a report of each, or go without --report")
     if path.suffix.lower() not in (".html", ".htm"):
         raise CommandError(f"--report {path}: give a file that ends in .html, or put --report after the runs")
     if not path.parent.is_dir() or path.is_dir():
@@ -105,14 +118,18 @@ def _load_all(models: dict[str, Trained], data: str | None) -> dict[str, Splits]
         if section not in loaded:
             loaded[section] = load_data(section)
         _require_fitting(trained, loaded[section], section.spec)
+    if data is None:
+        prints = {section: splits.fingerprint() for section, splits in loaded.items()}
+        for trained in models.values():
+            _require_unchanged(trained, prints[trained.config.data])
     return {path: loaded[_section(trained, data)] for path, trained in models.items()}
 
 
-def load_fitting(trained: Trained, data: str | None = None) -> Splits:
-    """The training data, or `data`, checked against what the model takes. Raises DataError."""
-    section = _section(trained, data)
-    splits = load_data(section)
-    _require_fitting(trained, splits, section.spec)
+def load_fitting(trained: Trained) -> Splits:
+    """The training data, checked against the model and the data it was trained on. Raises DataError or RunError."""
+    splits = load_data(trained.config.data)
+    _require_fitting(trained, splits, trained.config.data.spec)
+    _require_unchanged(trained, splits.fingerprint())
     return splits
 
 
@@ -141,24 +158,44 @@ def _require_fitting(trained: Trained, splits: Splits, spec: str) -> None:
             raise DataError(f"data {spec}: the {name} split is empty; give more inputs or another --data")
 
 
+def _require_unchanged(trained: Trained, fingerprint: str) -> None:
+    """A bundle does not tell the fingerprint of the data it was trained on."""
+    if _is_run(trained):
+        remedy = "restore it, train again, or evaluate on data of its own with --data SPEC"
+        require_unchanged(trained.path, fingerprint, remedy)
+
+
 # ---- measure, keep, show ----
 
 
 def _measure(
-    path: str, trained: Trained, splits: Splits, args: argparse.Namespace, device: torch.device
+    path: str,
+    trained: Trained,
+    splits: Splits,
+    args: argparse.Namespace,
+    device: torch.device,
+    unwritten: list[str],
 ) -> dict[str, Any]:
+    """The metrics, kept at once: others may take hours yet. What cannot be kept is said below the table."""
     with tqdm(total=len(splits.test), unit="input", disable=None, desc=path, leave=False) as bar:
         metrics = evaluate(trained, splits, samples=args.samples, device=device, on_inputs=bar.update)
     if args.data is None:
-        keep(trained, metrics)
+        try:
+            keep(trained, metrics)
+        except RunError as error:
+            unwritten.append(str(error))
     return metrics
 
 
 def keep(trained: Trained, metrics: dict[str, Any]) -> None:
-    """Write the metrics into a run's directory; a bundle is never changed."""
+    """Write the metrics into a run's directory; a bundle is never changed. Raises RunError when they cannot be."""
     if _is_run(trained):
-        content = {"data": trained.config.data.spec, "metrics": metrics}
-        write_atomically(trained.path / EVALUATION, json.dumps(content, indent=2).encode())
+        content, file = {"data": trained.config.data.spec, "metrics": metrics}, trained.path / EVALUATION
+        try:
+            write_atomically(file, json.dumps(content, indent=2).encode())
+        except OSError as error:
+            remedy = "make room or make the folder writable, and evaluate again"
+            raise RunError(f"{file}: {error.strerror}, its figures are not kept; {remedy}") from None
 
 
 def _is_run(trained: Trained) -> bool:

@@ -10,13 +10,15 @@ Every engine's outputs are compared with the training framework's; excess error 
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from isolatent.cli import CommandError
-from isolatent_export.bundle import Bundle, BundleError
-from isolatent_export.manifest import Precision
-from isolatent_export.torchserve.store import START, write_store
+from isolatent_export.bundle import Bundle, BundleError, is_bundle
+from isolatent_export.manifest import NAME_PATTERN, Precision
+from isolatent_export.placing import require_free
+from isolatent_export.torchserve.store import CONFIG, START, write_store
 from isolatent_train.bundling import export_run
 from isolatent_train.commands.evaluate import keep, load_fitting
 from isolatent_train.data import DataError
@@ -44,26 +46,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export, evaluating first when that was not done yet."""
+    _require_name("--name", args.name)
+    _require_name("--version", args.version)
     try:
         trained = Trained.open(args.run_dir)
+        name = args.name or trained.config.name
+        out, store = args.out or Path("bundles") / name, Path("torchserve") / name
+        # The writers ask this, too: after minutes of evaluation.
+        require_free(out, is_bundle, overwrite=args.overwrite)
+        if args.torchserve:
+            require_free(
+                store, lambda place: (place / CONFIG).is_file(), overwrite=args.overwrite, other="another --name"
+            )
         splits = load_fitting(trained)
         metrics = trained.evaluation()
         if metrics is None:
             print("Not evaluated yet; evaluating for the model card ...", flush=True)
             metrics = evaluate(trained, splits)
-            keep(trained, metrics)
-        out = args.out or Path("bundles") / (args.name or trained.config.name)
+            _keep(trained, metrics)
         bundle = export_run(
             trained,
             splits,
             metrics,
             out,
-            name=args.name,
+            name=name,
             version=args.version,
             overwrite=args.overwrite,
             precision=args.precision,
         )
-        store = Path("torchserve") / bundle.manifest.name
         if args.torchserve:
             write_store([bundle], store, overwrite=args.overwrite)
     except (BundleError, DataError, RunError) as error:
@@ -74,6 +84,21 @@ def run(args: argparse.Namespace) -> int:
     if args.torchserve:
         print(f"Or with TorchServe: {store / START}")
     return 0
+
+
+def _require_name(option: str, value: str | None) -> None:
+    if value is not None and not re.fullmatch(NAME_PATTERN, value):
+        raise CommandError(
+            f"{option} {value!r}: give at most 100 letters, digits, '.', '_' and '-', a letter or digit first"
+        )
+
+
+def _keep(trained: Trained, metrics: dict[str, Any]) -> None:
+    """Keep the metrics for the next time; where that is not possible, the bundle holds them all the same."""
+    try:
+        keep(trained, metrics)
+    except RunError as error:
+        print(f"Note: {error}", flush=True)
 
 
 def parity_line(bundle: Bundle) -> str:

@@ -27,7 +27,7 @@ from isolatent.cli import CommandError
 from isolatent_export.bundle import Bundle, BundleError
 from isolatent_export.verify import verify
 from isolatent_train.bundling import export_run
-from isolatent_train.commands.evaluate import keep
+from isolatent_train.commands.evaluate import keep, require_samples
 from isolatent_train.commands.export import parity_line
 from isolatent_train.config import Config, ConfigError
 from isolatent_train.data import DataError, Splits, load_data
@@ -70,8 +70,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run every step and say where the results are. Complete runs in --out are used again."""
+    require_samples(args.samples)
+    # What is given twice is one: a seed counted twice would make an interval of nothing.
+    args.arms, args.seeds = list(dict.fromkeys(args.arms)), list(dict.fromkeys(args.seeds))
+    recipes = dict.fromkeys(args.recipes)
     try:
-        exhibits = [Exhibit(recipe, load_data(Config.load(recipe, args.set).data)) for recipe in args.recipes]
+        exhibits = [Exhibit(recipe, load_data(Config.load(recipe, args.set).data)) for recipe in recipes]
         print("1. Training")
         for each in exhibits:
             _train(each, args)
@@ -120,8 +124,6 @@ def _measure(exhibit: Exhibit, samples: int) -> None:
     columns = {}
     for arm, of_arm in exhibit.models.items():
         columns[arm] = [evaluate(trained, exhibit.splits, samples=samples) for trained in of_arm]
-        for trained, metrics in zip(of_arm, columns[arm], strict=True):
-            keep(trained, metrics)
     config, seeds = exhibit.firsts[0].config, len(exhibit.models[next(iter(exhibit.models))])
     over = f"{seeds} seeds, mean ± standard deviation [95 % interval of the mean]" if seeds > 1 else "1 seed"
     likelihood = f", S = {samples}" if "nll" in columns[next(iter(columns))][0] else ""
@@ -131,6 +133,9 @@ def _measure(exhibit: Exhibit, samples: int) -> None:
         f"N = {len(exhibit.splits.test)}{likelihood}; consistency: lower is steadier\n",
         flush=True,
     )
+    for arm, of_arm in exhibit.models.items():
+        for trained, metrics in zip(of_arm, columns[arm], strict=True):
+            keep(trained, metrics)
 
 
 def _draw(exhibit: Exhibit, out: Path) -> None:

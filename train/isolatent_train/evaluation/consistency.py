@@ -33,9 +33,14 @@ def consistency(original: DiagonalGaussian, copies: list[DiagonalGaussian]) -> d
 
 
 def found(copy: DiagonalGaussian, original: DiagonalGaussian, *, rows: int | None = None) -> Tensor:
-    """1 where the original mean (N, d) nearest to a copy's is its own, else 0: (N,) float. `rows` at a time."""
+    """1 where the original mean (N, d) nearest to a copy's is its own, else 0: (N,) float. `rows` at a time.
+
+    Around the common centre: distances come from squares, which far from 0 are too large to tell neighbours apart.
+    """
     rows = rows or max(1, DISTANCES // len(original.mean))
-    nearest = torch.cat([torch.cdist(part, original.mean).argmin(1) for part in copy.mean.split(rows)])
+    centre = original.mean.mean(0)
+    means = original.mean - centre
+    nearest = torch.cat([torch.cdist(part - centre, means).argmin(1) for part in copy.mean.split(rows)])
     return (nearest == torch.arange(len(nearest), device=nearest.device)).float()
 
 

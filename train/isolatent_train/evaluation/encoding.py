@@ -13,6 +13,9 @@ from isolatent_train.posterior import DiagonalGaussian
 LARGEST = 1024
 """Inputs on the device at once at most."""
 
+PIXELS = LARGEST * 64 * 64
+"""Pixels on the device at once: what networks hold of an image grows with them. Draws depend on the batch size."""
+
 PAIRS = 2**24
 """Pairs of points on the device at once: nets of point clouds compare every point of a cloud with every other."""
 
@@ -22,7 +25,8 @@ PAIRS_IN_CACHE = 2**19
 
 def batch_size(inputs: Tensor, pairs: int = PAIRS) -> int:
     """How many of the inputs (N, ...) as stored are prepared, and go to the device, at once."""
-    return LARGEST if inputs.ndim == 4 else max(1, min(LARGEST, pairs // inputs.shape[1] ** 2))
+    at_once = PIXELS // (inputs.shape[1] * inputs.shape[2]) if inputs.ndim == 4 else pairs // inputs.shape[1] ** 2
+    return max(1, min(LARGEST, at_once))
 
 
 def device_of(model: VAE) -> torch.device:

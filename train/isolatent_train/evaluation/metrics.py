@@ -27,7 +27,7 @@ from isolatent_train.geometry import chamfer_distance
 from isolatent_train.likelihoods import Likelihood
 from isolatent_train.models import VAE
 from isolatent_train.posterior import DiagonalGaussian
-from isolatent_train.run import Trained
+from isolatent_train.run import RunError, Trained
 from isolatent_train.streams import stream
 from isolatent_train.transforms import Affine, Transform, Transforms, transform
 
@@ -61,15 +61,17 @@ def evaluate(
     A model trained without transformations is tested with the usual ones of its modality. A figure that this data or
     model cannot tell, or that is not finite, is None; point clouds, whose p(x|z) is an energy and no density, have no
     NLL. `on_inputs` is called with the number of inputs that were just measured. The model is moved to `device` and
-    left there; the data stays where it is.
+    left there; the data stays where it is. Raises RunError when the model's outputs are not finite.
     """
     model, likelihood, inputs = trained.model.to(device or torch.device("cpu")), trained.likelihood, splits.test.inputs
     # The same draws as in `_likelihood`: where training encodes binary pixels, these are the observed ones.
     draws = _stream(model, "observe")
     encoded = posteriors(model, inputs, prepare=lambda tensors: likelihood.targets(tensors, draws))
     plain = posteriors(model, inputs)
+    _require_finite(trained, "posteriors", plain.mean + plain.log_variance)
     transforms = trained.config.transforms or USUAL[model.codec.modality]
     errors = reconstruction_errors(model, likelihood, inputs, plain)
+    _require_finite(trained, "reconstructions", errors[:, None])
     found = {
         **_likelihood(model, likelihood, encoded, inputs, samples, on_inputs),
         "kl": float(encoded.kl().mean()),
@@ -84,6 +86,14 @@ def evaluate(
         "test_examples": len(inputs),
     }
     return {name: _finite(value) for name, value in found.items()}
+
+
+def _require_finite(trained: Trained, what: str, values: Tensor) -> None:
+    """Raise RunError where one of an input's values (N, ...) is not finite: plots and classifiers take none such."""
+    broken = int((~values.isfinite()).any(1).sum())
+    if broken:
+        found = f"the {what} of {broken} of {len(values)} test inputs are not finite numbers"
+        raise RunError(f"{trained.path}: {found}; train again, with a lower training.learning_rate")
 
 
 def reconstruction_errors(model: VAE, likelihood: Likelihood, inputs: Tensor, posterior: DiagonalGaussian) -> Tensor:

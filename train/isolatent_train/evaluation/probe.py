@@ -64,6 +64,8 @@ def linear_probe(
     """
     chosen = sample(len(train[0]), limit)
     features, labels = train[0][chosen], train[1][chosen]
+    if not (np.isfinite(features).all() and np.isfinite(test[0]).all()):
+        return Probe(None, 0, "the encoder's outputs are not all finite numbers; train again")
     if len(np.unique(labels)) < 2:
         return Probe(None, 0, "the training split has one class only; evaluate with --data SPEC that has several")
     strength = _choose(classifier, features, labels)
