@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from disk_support import small_disk
 from hub_support import Hub, hub
 from isolatent.cli import main
 from isolatent_export import Bundle, BundleError
@@ -168,7 +169,6 @@ def test_what_is_at_the_destination_stays_unless_it_is_a_bundle_to_replace(bundl
     arrive(str(bundle_path), folder / "copy", overwrite=True)
 
 
-@pytest.mark.usefixtures("small_disk")
 @pytest.mark.parametrize("kind", ["archive", "directory"])
 def test_a_full_disk_is_not_the_sources_fault(bundle_path: Path, tmp_path: Path, folder: Path, kind: str) -> None:
     source = bundle_path
@@ -177,7 +177,7 @@ def test_a_full_disk_is_not_the_sources_fault(bundle_path: Path, tmp_path: Path,
         with tarfile.open(source, "w:gz") as target:
             member, content = file("weights.safetensors", bytes(100_000), size=100_000)
             target.addfile(member, io.BytesIO(content))
-    with pytest.raises(BundleError, match=r"out cannot be written \(File too large\); make room there"):
+    with small_disk(), pytest.raises(BundleError, match=r"out cannot be written \(File too large\); make room there"):
         arrive(str(source), folder / "out")
     assert list(folder.iterdir()) == []
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from disk_support import small_disk
 from isolatent_export.bundle import BundleError
 from isolatent_export.manifest import ImageInput, Tolerance
 from isolatent_export.verify import verify
@@ -29,9 +30,8 @@ def test_outputs_outside_tolerance_leave_nothing_behind(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.usefixtures("small_disk")
 def test_a_full_disk_is_said_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"tiny cannot be written \(File too large\); make room there"):
+    with small_disk(), pytest.raises(BundleError, match=r"tiny cannot be written \(File too large\); make room there"):
         export_untrained(tmp_path / "tiny", SPEC, latent=2)
     assert list(tmp_path.iterdir()) == []
 
