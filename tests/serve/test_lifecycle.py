@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -193,22 +194,21 @@ def test_unexpected_failures_tell_nothing_of_the_inside() -> None:
 def test_housekeeping_that_fails_ends_nothing_and_is_reported_once(
     bundle_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    failures = 0
+    failures = Counter[int]()
 
-    def tell_metrics(_: Service) -> None:
-        nonlocal failures
-        failures += 1
+    def tell_metrics(service: Service) -> None:
+        failures[id(service)] += 1  # other tests' services may be running, too
         raise ZeroDivisionError
 
     with running(Settings(), bundle_path) as url:
         with monkeypatch.context() as broken:
             broken.setattr(Service, "tell_metrics", tell_metrics)
             deadline = time.monotonic() + 10
-            while failures < 3 and time.monotonic() < deadline:
+            while failures.total() < 3 * max(1, len(failures)) and time.monotonic() < deadline:
                 time.sleep(0.02)
-        assert failures >= 3
-        assert caplog.text.count("housekeeping failed: test_housekeeping") == 1
         assert httpx2.get(f"{url}/readyz").status_code == 200
+    assert failures.total() >= 3 * len(failures) > 0
+    assert caplog.text.count("housekeeping failed: test_housekeeping") == len(failures)
 
 
 def test_unknown_settings_are_refused() -> None:
