@@ -56,7 +56,9 @@ def untrained_facts(out: Path, spec: InputSpec, latent: int, likelihood: str = "
         ),
         "input": spec,
         "latent": Latent(size=latent, groups=(LatentGroup(name="z", size=latent),)),
-        "training": Training(data="none", examples={}, epochs=0, updates=0, seed=7, git_revision=None),
+        "training": Training(
+            data="none", data_sha256=None, examples={}, epochs=0, updates=0, seed=7, git_revision=None
+        ),
         "metrics": {"nll": 1.5},
     }
 

@@ -111,6 +111,8 @@ class Training(Facts):
     """Where the weights come from."""
 
     data: str
+    data_sha256: str | None
+    """Over the inputs and labels of every split in order; None where unknown."""
     examples: dict[str, int]
     """Number of examples per split."""
     epochs: int

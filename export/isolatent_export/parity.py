@@ -41,7 +41,7 @@ def measure(engine: Engine, golden: Golden, name: str, sizes: Iterable[int] = ()
     return tuple(_at_batch(engine, repeated(golden, batch), name, batch) for batch in batches)
 
 
-def excess(rows: tuple[ParityRow, ...], tolerance: Tolerance) -> list[str]:
+def excess(rows: Iterable[ParityRow], tolerance: Tolerance) -> list[str]:
     """What is outside tolerance, in words; empty when all is well. NaN and infinity are outside."""
     return [
         f"{row.engine}, batch {row.batch}: {output} differs by {getattr(row, output):.3g}, allowed {allowed:.3g}"

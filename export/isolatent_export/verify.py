@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -41,19 +41,26 @@ def verify(bundle: Bundle, *, device: Device = "cpu", torchscript: bool = False,
     """
     files = tuple(bundle.check_files())
     problems = [f"{check.name}: {check.problem}" for check in files if check.problem]
-    rows: tuple[ParityRow, ...] = ()
-    if not problems:
+    if problems:
+        return Verification(files, (), tuple(problems))
+    try:
+        golden = bundle.golden()
+    except BundleError as error:
+        return Verification(files, (), (str(error),))
+
+    engines: list[Callable[[], tuple[ParityRow, ...]]] = [lambda: _onnx(bundle, golden, device)[1]]
+    engines += [lambda: _torchscript(bundle, golden)] if torchscript else []
+    engines += [lambda: _programs(bundle, golden)] if pt2 else []
+    rows: list[ParityRow] = []
+    for engine in engines:  # one that does not run says nothing of the others
         try:
-            golden = bundle.golden()
-            rows += _onnx(bundle, golden, device)[1]
-            rows += _torchscript(bundle, golden) if torchscript else ()
-            rows += _programs(bundle, golden) if pt2 else ()
+            rows += engine()
         except DeviceError:
             raise
         except BundleError as error:
             problems.append(str(error))
     problems += parity.excess(rows, bundle.manifest.tolerance)
-    return Verification(files, rows, tuple(problems))
+    return Verification(files, tuple(rows), tuple(problems))
 
 
 def load_verified(

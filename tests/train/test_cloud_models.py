@@ -20,6 +20,7 @@ from isolatent_train.consistency import Objective
 from isolatent_train.data import load_data
 from isolatent_train.data.splits import Labelled, Splits
 from isolatent_train.evaluation import evaluate
+from isolatent_train.evaluation.encoding import PAIRS
 from isolatent_train.fitting import require_fitting
 from isolatent_train.geometry import chamfer_distance
 from isolatent_train.likelihoods import Chamfer
@@ -54,6 +55,27 @@ def test_the_order_of_the_points_does_not_matter(net: str) -> None:
     made = model(net).eval()
     shuffled = clouds()[:, torch.randperm(64, generator=torch.Generator().manual_seed(3))]
     torch.testing.assert_close(made.encode(shuffled).mean, made.encode(clouds()).mean, atol=1e-5, rtol=1e-4)
+
+
+def test_nothing_encodes_more_pairs_of_points_at_once_than_memory_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs: list[int] = []
+    encode = VAE.encode
+
+    def spied(self: VAE, inputs: Tensor) -> Any:
+        pairs.append(inputs.shape[0] * inputs.shape[1] ** 2)
+        return encode(self, inputs)
+
+    small = ["data.points=512", "model.channels=[4]", "model.neighbours=4", "model.grid=3", "model.folding=8"]
+    quick = ["data.limit=32", "training.epochs=1", "training.pictures=1", "objective.arm=base"]
+    config = Config.load("shapes", [*small, *quick])
+    splits = load_data(config.data)
+    assert len(splits.validation) * 512**2 > 2 * PAIRS
+    monkeypatch.setattr(VAE, "encode", spied)
+    train(config, splits, tmp_path / "run")
+    assert len(list((tmp_path / "run" / "pictures").iterdir())) == 3
+    assert max(pairs) <= PAIRS
 
 
 @pytest.mark.parametrize("channels", [(8,), (8, 16), (8, 8, 8, 16)])

@@ -73,6 +73,13 @@ def test_data_that_changed_since_training_is_refused(
     assert "the data has changed" in refused(capsys, command, photos / "run")
 
 
+def test_a_bundle_is_measured_with_the_data_of_its_training(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(photos / "run"), "--out", str(photos / "bundle")]) == 0
+    assert main(["evaluate", str(photos / "bundle"), *CHEAP]) == 0
+    photo(photos / "files" / "another.png", 99)
+    assert "the data has changed" in refused(capsys, "evaluate", photos / "bundle", *CHEAP)
+
+
 def test_unchanged_data_and_data_that_is_named_are_measured(photos: Path) -> None:
     assert main(["evaluate", str(photos / "run"), *CHEAP]) == 0
     photo(photos / "files" / "another.png", 99)

@@ -1,7 +1,7 @@
 """A run's directory: what training leaves behind, and a trained model read back from it or from a bundle.
 
 config.json          the complete configuration
-run.json             input specification, split sizes and their fingerprint, git revision
+run.json             input specification, split sizes, sha256 of the split data, git revision
 rejected.tsv         files of the data that could not be read, with the reason
 history.jsonl        one line of figures per epoch
 pictures/            grids made while training
@@ -68,11 +68,7 @@ class Trained:
             bundle.require_intact()
             spec, training = bundle.manifest.input, bundle.manifest.training
         elif (directory / RUN).is_file():
-            try:
-                facts = json.loads((directory / RUN).read_text())
-                spec, training = input_spec(facts["input"]), Training(**facts["training"])
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise RunError(f"{directory / RUN}: cannot be read ({_first_line(error)}); train again") from None
+            spec, training = _facts(directory)
         else:
             raise RunError(f"{directory}: neither a run nor a bundle; make a run with: isolatent train digits")
         if not (directory / WEIGHTS).is_file():
@@ -106,49 +102,71 @@ def start(config: Config, splits: Splits, out: Path, *, updates: int, resume: bo
     if file.is_file():
         if not resume:
             raise RunError(f"{out} holds a run; continue it with --resume, or choose another --out")
-        before, now = (dict(flatten(values)) for values in (json.loads(file.read_text()), config.values()))
+        before, now = (dict(flatten(values)) for values in (_read(file), config.values()))
         changed = [key for key in before | now if before.get(key) != now.get(key)]
         if changed:
             was = f"{changed[0]}={before.get(changed[0])}"
             raise RunError(f"{out} was started with {was}; continue with the same settings, or choose another --out")
-        require_unchanged(out, splits.fingerprint(), "restore it, or choose another --out")
+        require_unchanged(out, _facts(out)[1], splits.fingerprint(), "restore it, or choose another --out")
         return
     if out.is_dir() and any(out.iterdir()):
         raise RunError(f"{out} is not empty and holds no run; choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     training = Training(
         data=config.data.spec,
+        data_sha256=splits.fingerprint(),
         examples=splits.counts(),
         epochs=config.training.epochs,
         updates=updates,
         seed=config.seed,
         git_revision=git_revision(),
     )
-    facts = {
-        "input": splits.spec.model_dump(mode="json"),
-        "training": training.model_dump(mode="json"),
-        "splits": splits.fingerprint(),
-    }
     if splits.rejected:
         lines = [f"{each.path}\t{each.reason}\n" for each in splits.rejected]
         write_atomically(out / REJECTED, "".join(["path\treason\n", *lines]).encode())
-    write_atomically(out / RUN, json.dumps(facts, indent=2).encode())
+    _write_facts(out, splits.spec, training)
     write_atomically(file, json.dumps(config.values(), indent=2).encode())
 
 
-def require_unchanged(out: Path, fingerprint: str, remedy: str) -> None:
-    """Raise RunError, with the remedy, when the run in `out` was started with data of another fingerprint.
+def require_unchanged(path: Path, training: Training, fingerprint: str, remedy: str) -> None:
+    """Raise RunError, with the remedy, when what is in `path` was trained on data of another fingerprint.
 
     Random splits are drawn anew at each load: one more file moves inputs from the training split to the test split.
     """
-    if json.loads((out / RUN).read_text())["splits"] != fingerprint:
-        raise RunError(f"{out}: the data has changed since training, test inputs may have been trained on; {remedy}")
+    if training.data_sha256 not in (fingerprint, None):
+        raise RunError(f"{path}: the data has changed since training, test inputs may have been trained on; {remedy}")
 
 
 def finish(out: Path, *, epochs: int, updates: int) -> None:
     """Record how long the run really was: early stopping may have ended it before the configured number of epochs."""
-    facts = json.loads((out / RUN).read_text())
-    facts["training"] |= {"epochs": epochs, "updates": updates}
+    spec, training = _facts(out)
+    _write_facts(out, spec, training.model_copy(update={"epochs": epochs, "updates": updates}))
+
+
+def _facts(out: Path) -> tuple[InputSpec, Training]:
+    facts = _read(out / RUN)
+    try:
+        return input_spec(facts["input"]), Training(**facts["training"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise _unreadable(out / RUN, error) from None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise _unreadable(file, error) from None
+    if not isinstance(values, dict):
+        raise _unreadable(file, ValueError("no JSON object"))
+    return values
+
+
+def _unreadable(file: Path, error: Exception) -> RunError:
+    return RunError(f"{file}: cannot be read ({_first_line(error)}); train again in another folder")
+
+
+def _write_facts(out: Path, spec: InputSpec, training: Training) -> None:
+    facts = {"input": spec.model_dump(mode="json"), "training": training.model_dump(mode="json")}
     write_atomically(out / RUN, json.dumps(facts, indent=2).encode())
 
 

@@ -159,10 +159,8 @@ def _require_fitting(trained: Trained, splits: Splits, spec: str) -> None:
 
 
 def _require_unchanged(trained: Trained, fingerprint: str) -> None:
-    """A bundle does not tell the fingerprint of the data it was trained on."""
-    if _is_run(trained):
-        remedy = "restore it, train again, or evaluate on data of its own with --data SPEC"
-        require_unchanged(trained.path, fingerprint, remedy)
+    remedy = "restore it, train again, or evaluate on data of its own with --data SPEC"
+    require_unchanged(trained.path, trained.training, fingerprint, remedy)
 
 
 # ---- measure, keep, show ----
