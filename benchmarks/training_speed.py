@@ -1,12 +1,12 @@
 """Training speed beside its peers: the same network, batch and data in isolatent, in pythae and in a bare loop.
 
     pip install -e ".[bench]"
-    python benchmarks/training_speed.py --data idx:DIR [--rounds 3]
+    python benchmarks/training_speed.py --data idx:DIR
 
 The bare loop does nothing but forward, backward and step, eager and in fp32; it is the limit that features are measured
 against. isolatent runs as users run it: validation, history, checkpoints, TensorBoard, divergence guard, gradient
-clipping. A round goes through the cases and back, which cancels a machine's drift; what is timed starts after the first
-epoch, so that no compilation is in it. Prints a table and writes benchmarks/results/training_speed.json.
+clipping. The first epoch, in which networks are compiled, is not counted; from then on the contestants take turns of a
+dozen updates. Prints a table and writes benchmarks/results/training_speed.json.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ import contextlib
 import io
 import logging
 import os
-import statistics
+import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from machine import settings_of, write
+from machine import RESULTS, settings_of, write
+from turns import Turn, contest, ratio
 
 from isolatent_train.codecs import Pixels
 from isolatent_train.config import Config
@@ -40,66 +42,67 @@ FAST = ["training.precision=bf16", "training.compile=true", "training.channels_l
 
 
 def main() -> None:
-    """Time every case twice per round; report medians and their ratio to the bare loop of the same objective."""
+    """Time all cases in turns; report each one's speed over the bare loop's of the same objective."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="digits")
-    parser.add_argument("--limit", type=int, default=20_000, help="training images (20000)")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=2, help="timed epochs per visit, after one that is not (2)")
+    parser.add_argument("--limit", type=int, default=40_000, help="training images (40000)")
+    parser.add_argument("--epochs", type=int, default=8, help="timed epochs, after one that is not (8)")
+    parser.add_argument("--turn", type=int, default=12, help="updates per turn (12); an epoch has to have a multiple")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--set", action="append", default=[], help="settings of the recipe mnist, as for train")
+    parser.add_argument(
+        "--without", nargs="+", default=[], metavar="TEXT", help="leave out the cases with this in them"
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR")
     args = parser.parse_args()
 
     common = [f"data.spec={args.data}", f"data.limit={args.limit}", f"training.epochs={args.epochs + 1}", *args.set]
     base, regularized = (Config.load("mnist", [*common, f"objective.arm={arm}"]) for arm in ("base", "cr"))
-    splits, device = load_data(base.data), torch.device(args.device)
-    # The others do not validate at all; a full validation split would be most of so short an epoch.
-    splits = replace(splits, validation=splits.validation[:500])
-    cases: dict[str, Callable[[], tuple[float, float | None]]] = {
-        "VAE: bare loop, eager fp32": lambda: bare(base, splits, device),
-        "VAE: isolatent": lambda: ours(base, splits, device),
-        "VAE: isolatent, fast": lambda: ours(fast(base), splits, device),
-        "VAE: pythae": lambda: pythae(base, splits, device),
-        "CR-VAE: bare loop, eager fp32, one pass per view": lambda: bare(regularized, splits, device),
-        "CR-VAE: bare loop, eager fp32, both views in one batch": lambda: bare(
-            regularized, splits, device, together=True
+    size, images = base.training.batch_size, len(load_data(base.data).train)
+    per_epoch, rest = divmod(images // size, args.turn)
+    if rest or not per_epoch:
+        parser.error(f"--turn {args.turn}: an epoch of {images} images has {images // size} updates of {size}")
+    cases: dict[str, Callable[[Turn], float | None]] = {
+        "VAE: bare loop, eager fp32": partial(bare, base, args.device),
+        "VAE: isolatent": partial(ours, base, args.device),
+        "VAE: isolatent, fast": partial(ours, fast(base), args.device),
+        "VAE: pythae": partial(pythae, base, args.device),
+        "CR-VAE: bare loop, eager fp32, one pass per view": partial(bare, regularized, args.device),
+        "CR-VAE: bare loop, eager fp32, both views in one batch": partial(
+            bare, regularized, args.device, together=True
         ),
-        "CR-VAE: isolatent": lambda: ours(regularized, splits, device),
-        "CR-VAE: isolatent, fast": lambda: ours(fast(regularized), splits, device),
+        "CR-VAE: isolatent": partial(ours, regularized, args.device),
+        "CR-VAE: isolatent, fast": partial(ours, fast(regularized), args.device),
     }
-    rates: dict[str, list[float]] = {name: [] for name in cases}
-    elbos: dict[str, list[float]] = {name: [] for name in cases}
-    for number in range(args.rounds):
-        visits: dict[str, list[float]] = {name: [] for name in cases}
-        for name in [*cases, *reversed(cases)]:
-            rate, elbo = cases[name]()
-            visits[name].append(rate)
-            elbos[name] += [] if elbo is None else [elbo]
-            print(f"round {number + 1}: {name:<50} {rate:>9,.0f} images/s", flush=True)
-        for name in cases:
-            rates[name].append(statistics.harmonic_mean(visits[name]))
+    if find_spec("pythae") is None:
+        print('without pythae: pip install -e ".[bench]"', file=sys.stderr)
+        args.without.append("pythae")
+    cases = {name: case for name, case in cases.items() if not any(text in name for text in args.without)}
+    seconds, elbos = contest(cases, turns=(args.epochs + 1) * per_epoch, length=args.turn)
 
     measured = {}
-    print(f"\n{'':<50} {'images/s':>9}  of bare   validation ELBO")
-    for name in cases:
-        median = statistics.median(rates[name])
-        ratio = statistics.median([r / b for r, b in zip(rates[name], _of_bare(rates, name), strict=True)])
-        elbo = statistics.fmean(elbos[name]) if elbos[name] else None
+    timed = {name: taken[per_epoch:] for name, taken in seconds.items()}
+    print(f"{'':<55} {'images/s':>9}  {'of bare':>7} {'95 % interval':>14}   validation ELBO")
+    for name, taken in timed.items():
+        reference = next(others for bare_one, others in timed.items() if bare_one.startswith(name.split(":")[0]))
+        speed, (low, high) = ratio(reference, taken)
+        rate, elbo = len(taken) * args.turn * size / sum(taken), elbos[name]
         measured[name] = {
-            "images_per_second": round(median, 1),
-            "rounds": rates[name],
-            "ratio_to_bare": round(ratio, 3),
+            "images_per_second": round(rate, 1),
+            "milliseconds_per_update": round(1000 * size / rate, 3),
+            "ratio_to_bare": round(speed, 3),
+            "interval": [round(low, 3), round(high, 3)],
+            "elbo": elbo,
+            "seconds_of_turns": [round(one, 4) for one in taken],
         }
-        measured[name] |= {"milliseconds_per_update": round(1000 * base.training.batch_size / median, 3), "elbo": elbo}
-        print(f"{name:<50} {median:>9,.0f}  {ratio:>7.2f}   {'' if elbo is None else f'{elbo:.2f}'}")
-    facts = {"settings": settings_of(base), "fast": FAST, "device": str(device), "threads": torch.get_num_threads()}
+        shown = "" if elbo is None else f"{elbo:.2f}"
+        print(f"{name:<55} {rate:>9,.0f}  {speed:>7.3f}  {low:.3f} to {high:.3f}   {shown}")
+    facts = {"settings": settings_of(base), "fast": FAST, "device": args.device, "threads": torch.get_num_threads()}
+    facts |= {"updates_per_turn": args.turn, "updates_per_epoch": per_epoch * args.turn}
     facts["omp_wait_policy"] = os.environ.get("OMP_WAIT_POLICY")  # passive threads make small updates slower
-    path = write("training_speed", ("isolatent", "torch", "pythae", "numpy"), facts | {"cases": measured})
-    print(f"Medians of {args.rounds} rounds there and back, ratios within each round. Written to {path}")
-
-
-def _of_bare(rates: dict[str, list[float]], name: str) -> list[float]:
-    return next(values for bare, values in rates.items() if bare.startswith(name.split(":")[0]))
+    packages = ("isolatent", "torch", "pythae", "numpy")
+    path = write("training_speed", packages, facts | {"cases": measured}, folder=args.results)
+    print(f"{args.epochs} epochs in turns of {args.turn} updates. Written to {path}")
 
 
 def fast(config: Config) -> Config:
@@ -108,28 +111,29 @@ def fast(config: Config) -> Config:
     return config.model_copy(update={"training": training})
 
 
-def ours(config: Config, splits: Splits, device: torch.device) -> tuple[float, float]:
-    """Images per second of isolatent's own loop with everything on, and the validation ELBO at its end."""
-    ends: list[float] = []
+def ours(config: Config, device: str, turn: Turn) -> float:
+    """Our own loop with everything on; the validation ELBO at its end."""
     elbos: list[float] = []
-
-    def note(row: dict[str, Any]) -> None:
-        ends.append(time.perf_counter())
-        elbos.append(row["validation_elbo"])
-
     with tempfile.TemporaryDirectory() as folder:
-        train(config, splits, Path(folder) / "run", device=device, on_epoch=note)
-    torch._dynamo.reset()
-    return _rate(config, splits, ends), elbos[-1]
+        train(
+            config,
+            splits_of(config),
+            Path(folder) / "run",
+            device=torch.device(device),
+            on_update=turn.update,
+            on_epoch=lambda row: elbos.append(row["validation_elbo"]),
+        )
+    return elbos[-1]
 
 
-def bare(config: Config, splits: Splits, device: torch.device, *, together: bool = False) -> tuple[float, None]:
-    """Images per second of the shortest loop that computes the same objective, views apart or in one batch."""
+def bare(config: Config, device: str, turn: Turn, *, together: bool = False) -> None:
+    """The shortest loop that computes the same objective, views apart or in one batch."""
+    splits = splits_of(config)
     model = initial_model(config, splits.spec).to(device).train()
     likelihood = build_likelihood(config.likelihood)
     optimiser = torch.optim.Adam(model.parameters(), lr=config.training.learning_rate)
     generator = torch.Generator(device).manual_seed(0)
-    pixels, size, ends = splits.train.inputs.to(device), config.training.batch_size, []
+    pixels, size = splits.train.inputs.to(device), config.training.batch_size
 
     def bound(x: torch.Tensor) -> tuple[torch.Tensor, Any]:
         q = model.encode(x)
@@ -154,14 +158,11 @@ def bare(config: Config, splits: Splits, device: torch.device, *, together: bool
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        ends.append(time.perf_counter())
-    return _rate(config, splits, ends), None
+            turn.update()
 
 
-def pythae(config: Config, splits: Splits, device: torch.device) -> tuple[float, None]:
-    """Images per second of pythae's trainer: same networks, batch and optimiser; its pixels are binarised once."""
+def pythae(config: Config, device: str, turn: Turn) -> None:
+    """The trainer of pythae: same networks, batch and optimiser; its pixels are binarised once."""
     from pythae.data.datasets import BaseDataset
     from pythae.models import VAE, VAEConfig
     from pythae.models.base.base_utils import ModelOutput
@@ -169,7 +170,9 @@ def pythae(config: Config, splits: Splits, device: torch.device) -> tuple[float,
     from pythae.trainers import BaseTrainer, BaseTrainerConfig
     from pythae.trainers.training_callbacks import TrainingCallback
 
+    splits = splits_of(config)
     network = initial_model(config, splits.spec)
+    whole = len(splits.train) // config.training.batch_size * config.training.batch_size  # it has no drop_last
 
     class Encoder(BaseEncoder):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -189,14 +192,10 @@ def pythae(config: Config, splits: Splits, device: torch.device) -> tuple[float,
             return ModelOutput(reconstruction=self.network(z).sigmoid())
 
     class Clock(TrainingCallback):  # type: ignore[misc]
-        ends: list[float] = []  # noqa: RUF012
+        def on_train_step_end(self, *_: Any, **__: Any) -> None:
+            turn.update()
 
-        def on_epoch_end(self, *_: Any, **__: Any) -> None:
-            self.ends.append(time.perf_counter())
-
-    clock = Clock()
-    clock.ends = []
-    images = Pixels().to_network(splits.train.inputs).round()
+    images = Pixels().to_network(splits.train.inputs[:whole]).round()
     shape = tuple(images.shape[1:])
     model = VAE(
         VAEConfig(input_dim=shape, latent_dim=config.model.latent, reconstruction_loss="bce"), Encoder(), Decoder()
@@ -210,17 +209,17 @@ def pythae(config: Config, splits: Splits, device: torch.device) -> tuple[float,
             learning_rate=config.training.learning_rate,
             per_device_train_batch_size=config.training.batch_size,
             optimizer_cls="Adam",
-            no_cuda=device.type == "cpu",
+            no_cuda=device == "cpu",
         )
         dataset = BaseDataset(images, torch.zeros(len(images)))
-        BaseTrainer(model=model, train_dataset=dataset, training_config=settings, callbacks=[clock]).train()
+        BaseTrainer(model=model, train_dataset=dataset, training_config=settings, callbacks=[Clock()]).train()
         logging.disable(logging.NOTSET)
-    return _rate(config, splits, clock.ends), None
 
 
-def _rate(config: Config, splits: Splits, ends: list[float]) -> float:
-    updates = len(splits.train) // config.training.batch_size
-    return updates * config.training.batch_size * (len(ends) - 1) / (ends[-1] - ends[0])
+def splits_of(config: Config) -> Splits:
+    """The data; little of it for validation, which the others do without and would be most of so short an epoch."""
+    splits = load_data(config.data)
+    return replace(splits, validation=splits.validation[:500])
 
 
 if __name__ == "__main__":
