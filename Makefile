@@ -33,7 +33,8 @@ test: $(READY)
 
 soak: $(READY)
 	ISOLATENT_SOAK=1 $(BIN)/python -m pytest -s --timeout 7200 \
-		tests/soak tests/serve/test_slow_senders.py tests/serve/test_hostile_files.py tests/benchmarks/test_jobs.py
+		tests/soak tests/serve/test_slow_senders.py tests/serve/test_hostile_files.py \
+		tests/train/test_features.py tests/benchmarks
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -4,7 +4,8 @@
 
 Reads the runs that benchmarks/pointcloud.py left in benchmarks/runs/NAME. Every cloud is encoded as it is and as its
 eight mirror images; a linear support vector machine is fitted on the posterior mean of the first, on the mean over the
-eight, and on mean and standard deviation over the eight, for every run and for the untrained encoder of every seed.
+eight, and on mean and standard deviation over the eight, for every run and for the untrained encoder of every seed. The
+first is also tested on copies of the test clouds, made with the run's transformations.
 Writes benchmarks/results/mirror_readout-NAME.json.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import statistics
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -26,6 +28,7 @@ from isolatent_train.evaluation.encoding import posteriors
 from isolatent_train.evaluation.probe import linear_probe, linear_svm
 from isolatent_train.models import VAE
 from isolatent_train.run import Trained
+from isolatent_train.transforms import Transform, transform
 
 SIGNS = [torch.tensor(each) for each in itertools.product((1.0, -1.0), repeat=3)]
 """Of the mirror images, the cloud itself first."""
@@ -58,20 +61,24 @@ def _measure(case: tuple[Path, bool]) -> dict[str, float]:
     torch.set_num_threads(1)
     trained = Trained.open(run)
     splits = load_data(trained.config.data)
-    return _accuracies((trained.untrained() if untrained else trained.model).eval(), splits)
+    return _accuracies((trained.untrained() if untrained else trained.model).eval(), splits, trained.config.transforms)
 
 
-def _accuracies(model: VAE, splits: Splits) -> dict[str, float]:
+def _accuracies(model: VAE, splits: Splits, transforms: Sequence[Transform]) -> dict[str, float]:
     train, test = (_means(model, part.inputs) for part in (splits.train, splits.test))
+    generator = torch.Generator().manual_seed(0)
+    copies = posteriors(model, splits.test.inputs, prepare=lambda each: transform(each, transforms, generator)).mean
     features = {
-        "one": lambda means: means[0],
-        "mean of eight": lambda means: means.mean(0),
-        "mean and deviation of eight": lambda means: torch.cat([means.mean(0), means.std(0)], 1),
+        "one": (train[0], test[0]),
+        "one, on copies": (train[0], copies),
+        "mean of eight": (train.mean(0), test.mean(0)),
+        "mean and deviation of eight": tuple(torch.cat([part.mean(0), part.std(0)], 1) for part in (train, test)),
     }
     accuracies = {}
-    for name, of in features.items():
-        fitted, tested = (of(train).numpy(), splits.train.labels), (of(test).numpy(), splits.test.labels)
-        accuracy = linear_probe(fitted, tested, classifier=linear_svm).accuracy
+    for name, (fitted, tested) in features.items():
+        accuracy = linear_probe(
+            (fitted.numpy(), splits.train.labels), (tested.numpy(), splits.test.labels), classifier=linear_svm
+        ).accuracy
         assert accuracy is not None
         accuracies[name] = accuracy
     return accuracies

@@ -8,13 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from soak_support import LONG
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "engines.py"
-JAVA = shutil.which("java") is not None  # TorchServe needs it
-ENGINES = ["TorchScript", "torch.export (.pt2)", "ONNX Runtime", "isolatent serve", *["TorchServe"][:JAVA]]
+TORCHSERVE = LONG and shutil.which("java") is not None  # it starts slowly; tests/export compares it with torch, too
+ENGINES = ["TorchScript", "torch.export (.pt2)", "ONNX Runtime", "isolatent serve", *["TorchServe"][:TORCHSERVE]]
 
 
 def test_every_engine_agrees_with_torch_on_200_images_and_100_clouds(tmp_path: Path) -> None:
-    command = [sys.executable, SCRIPT, "--results", tmp_path, *([] if JAVA else ["--no-torchserve"])]
+    command = [sys.executable, SCRIPT, "--results", tmp_path, *([] if TORCHSERVE else ["--no-torchserve"])]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-3000:]
     rows = json.loads((tmp_path / "engines.json").read_text())["rows"]

@@ -43,12 +43,14 @@ def test_ray_is_measured_on_clouds(cloud_bundle_path: Path, tmp_path: Path) -> N
     assert "| Ray Data, written naively |" in (tmp_path / "page.md").read_text()
 
 
+@pytest.mark.skipif(not LONG, reason="slow: make soak")
 def test_memory_is_measured_by_the_number_of_files(bundle_path: Path, tmp_path: Path) -> None:
     found = run("memory", tmp_path, "--model", bundle_path, "--memory-items", "100", "200")
     assert [job["items"] for job in found["jobs"]] == [100, 200]
     assert all(job["peak_mb"] > 50 for job in found["jobs"])
 
 
+@pytest.mark.skipif(not LONG, reason="slow: make soak")
 def test_latency_is_measured_with_a_job_and_without(bundle_path: Path, tmp_path: Path) -> None:
     found = run("beside", tmp_path, "--model", bundle_path, "--memory-items", "20000", "--seconds", "1")
     (row,) = found["rounds"]

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from soak_support import LONG
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 pytestmark = pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
@@ -36,6 +38,7 @@ def test_servers_that_answer_alike_are_measured_side_by_side(bundle_path: Path, 
     assert "| FastAPI route |" in (tmp_path / "page.md").read_text()
 
 
+@pytest.mark.skipif(not LONG, reason="slow: make soak")
 def test_a_service_is_driven_past_its_capacity(bundle_path: Path, tmp_path: Path) -> None:
     short = ["--levels", "3", "--seconds", "1", "--calm", "1", "--settle", "1", "--workers", "1", "--max-queue", "16"]
     found = run("overload", tmp_path, "--models", bundle_path, *short)

@@ -53,9 +53,10 @@ def test_cases_are_measured_in_one_run(tmp_path: Path) -> None:
         sys.executable,
         BENCHMARKS / "training_speed.py",
         *short,
-        "--without",
-        "fast",
-        "CR",
+        "--only",
+        "VAE: bare*",
+        "VAE: isolatent",
+        "VAE: pythae",
         "--results",
         tmp_path,
     ]

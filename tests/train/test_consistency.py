@@ -49,6 +49,18 @@ def test_loss_is_both_bounds_plus_lambda_times_the_kl(model: VAE, views: tuple[T
     torch.testing.assert_close(loss.terms["consistency"], kl.mean())
 
 
+@pytest.mark.parametrize("bound", BOUNDS)
+def test_views_may_go_through_the_network_one_after_the_other(
+    model: VAE, views: tuple[Tensor, Tensor], bound: Bound
+) -> None:
+    loss = Objective(bound, 0.7, together=False)(model, LIKELIHOOD, *views, seeded())
+    generator = seeded()
+    first, second = (bound(model, LIKELIHOOD, view, generator) for view in views)
+    cost = second.posterior.kl(first.posterior).mean()
+    torch.testing.assert_close(loss.value, -first.value.mean() - second.value.mean() + 0.7 * cost)
+    torch.testing.assert_close(loss.terms["kl"], first.kl.mean())
+
+
 def test_base_arm_is_the_bound_alone(model: VAE, views: tuple[Tensor, Tensor]) -> None:
     loss = Objective(ELBO(), 0.0)(model, LIKELIHOOD, views[0], None, seeded())
     torch.testing.assert_close(loss.value, -ELBO()(model, LIKELIHOOD, views[0], seeded()).value.mean())

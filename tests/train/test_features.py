@@ -33,7 +33,9 @@ def run(digits: Splits, out: Path, *settings: str, resume: bool = False) -> tupl
     return folder, [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("setting", ["training.precision=bf16", "training.channels_last=true"])
+@pytest.mark.parametrize(
+    "setting", ["training.precision=bf16", "training.channels_last=true", "training.views_together=false"]
+)
 def test_fast_settings_learn_as_well(digits: Splits, tmp_path: Path, setting: str) -> None:
     _, plain = run(digits, tmp_path / "plain")
     folder, fast = run(digits, tmp_path / "fast", setting)

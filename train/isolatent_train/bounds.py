@@ -25,6 +25,10 @@ class Evidence:
     kl: Tensor
     """KL(q(z|x) || p(z)), closed form."""
 
+    def __getitem__(self, part: slice) -> Evidence:
+        """Of some of the images."""
+        return Evidence(self.value[part], self.posterior[part], self.reconstruction[part], self.kl[part])
+
 
 class Bound(Protocol):
     """Anything that bounds log p(x) from below, image by image."""

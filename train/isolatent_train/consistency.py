@@ -3,7 +3,7 @@
     minimise  -L(x) - L(x~) + lambda R( q(z|x), q(z|x~) ),   x~ ~ t(x~|x)
 
 averaged over the batch. R is KL( q(z|x~) || q(z|x) ): the transformed posterior comes first, gradients flow through
-both sides, and each bound reconstructs its own input. Both views go through the network as one batch.
+both sides, and each bound reconstructs its own input.
 """
 
 from __future__ import annotations
@@ -58,6 +58,8 @@ class Objective:
     weight: float
     """lambda"""
     regularizer: Regularizer = consistency_kl
+    together: bool = True
+    """Both views go through the network as one batch, or one after the other."""
 
     def __call__(
         self,
@@ -77,31 +79,33 @@ class Objective:
         """
         if transformed is None:
             evidence = self.bound(model, likelihood, targets, generator, annealing=annealing)
-            return Loss(-evidence.value.mean(), _terms(evidence, len(targets)))
-        count = len(targets)
-        both = torch.cat([targets, transformed])
-        evidence = self.bound(model, likelihood, both, generator, annealing=annealing)
-        original, moved = evidence.posterior[:count], evidence.posterior[count:]
-        value = -evidence.value[:count].mean() - evidence.value[count:].mean()
-        terms = _terms(evidence, count) | {"consistency": consistency_kl(original, moved).mean()}
+            return Loss(-evidence.value.mean(), _terms(evidence))
+        if self.together:
+            both = self.bound(model, likelihood, torch.cat([targets, transformed]), generator, annealing=annealing)
+            original, moved = both[: len(targets)], both[len(targets) :]
+        else:
+            original = self.bound(model, likelihood, targets, generator, annealing=annealing)
+            moved = self.bound(model, likelihood, transformed, generator, annealing=annealing)
+        value = -original.value.mean() - moved.value.mean()
+        terms = _terms(original) | {"consistency": consistency_kl(original.posterior, moved.posterior).mean()}
         if self.weight:
-            cost = self.regularizer(original, moved).mean()
+            cost = self.regularizer(original.posterior, moved.posterior).mean()
             value = value + self.weight * warmup * cost
             terms["regularizer"] = cost
         return Loss(value, {name: term.detach() for name, term in terms.items()})
 
 
-def build_objective(section: ObjectiveSection) -> Objective:
-    """The objective that a configuration names."""
+def build_objective(section: ObjectiveSection, *, together: bool = True) -> Objective:
+    """The objective that a configuration names, of views `together` in one batch or not."""
     bound: Bound = ELBO(section.beta) if section.bound == "elbo" else IWAE(section.samples)
     regularizer: Regularizer = Triplet(section.margin) if section.arm == "triplet" else consistency_kl
-    return Objective(bound, section.effective_weight, regularizer)
+    return Objective(bound, section.effective_weight, regularizer, together)
 
 
-def _terms(evidence: Evidence, count: int) -> dict[str, Tensor]:
+def _terms(evidence: Evidence) -> dict[str, Tensor]:
     """Means over the untransformed images, so that the arms' curves compare."""
     return {
-        "bound": evidence.value[:count].mean().detach(),
-        "reconstruction": evidence.reconstruction[:count].mean().detach(),
-        "kl": evidence.kl[:count].mean().detach(),
+        "bound": evidence.value.mean().detach(),
+        "reconstruction": evidence.reconstruction.mean().detach(),
+        "kl": evidence.kl.mean().detach(),
     }

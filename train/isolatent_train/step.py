@@ -19,7 +19,7 @@ class TrainingStep(nn.Module):
         super().__init__()
         self.model = model
         self.likelihood = likelihood
-        self.objective = build_objective(config.objective)
+        self.objective = build_objective(config.objective, together=config.training.views_together)
         self.transforms = None if config.objective.arm == "base" else config.transforms
         self.layout = torch.channels_last if config.training.channels_last else torch.contiguous_format
         self.bf16 = config.training.precision == "bf16"
