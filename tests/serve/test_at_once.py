@@ -57,8 +57,30 @@ def test_a_small_picture_for_a_large_encoder_is_not() -> None:
     assert not at_once.is_quick(picture(28), ImageInput(height=512, width=512, channels=1))
 
 
-def test_clouds_are_not() -> None:
-    assert not at_once.is_quick(b"\x93NUMPY", PointCloudInput(points=64))
+def points(*shape: int) -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.zeros(shape, np.float32))
+    return file.getvalue()
+
+
+def test_small_arrays_of_points_are() -> None:
+    assert at_once.is_quick(points(1000, 3), PointCloudInput(points=1024))
+    assert at_once.is_quick(points(8, 64, 3), PointCloudInput(points=64))
+
+
+@pytest.mark.parametrize(
+    ("file", "spec"),
+    [
+        (points(3000, 3), PointCloudInput(points=64)),
+        (points(8, 3), PointCloudInput(points=4096)),  # repeated until there are so many
+        (points(500, 2, 3), PointCloudInput(points=64)),
+        (points(1000, 3), PointCloudInput(points=64, sampling="farthest")),
+        (b"\x93NUMPY", PointCloudInput(points=4096)),
+        (b"1 2 3\n4 5 6\n", PointCloudInput(points=64)),  # files of points are parsed in processes
+    ],
+)
+def test_other_clouds_are_not(file: bytes, spec: PointCloudInput) -> None:
+    assert not at_once.is_quick(file, spec)
 
 
 def test_only_a_few_short_items_are_looked_at() -> None:

@@ -32,6 +32,29 @@ def parse(
 
     Raises InputError for anything else, among it object arrays and headers that claim more or less than is there.
     """
+    shape, fortran, dtype, start = _header(data)
+    if dtype.hasobject or not takes(dtype):
+        raise InputError("wrong_dtype", f"npy dtype {str(dtype)[:80]}; send {wanted}")
+    if len(shape) > _DEEPEST or any(not isinstance(side, int) or not 0 <= side <= len(data) for side in shape):
+        raise InputError("undecodable", f"npy shape {shape} is not possible; write it with numpy.save")
+    body = len(data) - start
+    claimed = math.prod(shape) * dtype.itemsize
+    if claimed != body:
+        raise InputError("undecodable", f"npy header claims {claimed} bytes, {body} follow; the file is cut or forged")
+    flat: NDArray[Any] = np.frombuffer(data, dtype, offset=start)
+    return flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
+
+
+def shape_of(data: bytes) -> tuple[int, ...] | None:
+    """What the header of the npy file `data` claims; None where there is none that can be read."""
+    try:
+        return _header(data)[0]
+    except InputError:
+        return None
+
+
+def _header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Shape, whether the first axis runs fastest, dtype, and where the elements start."""
     stream = io.BytesIO(data)
     try:
         version = npy_format.read_magic(stream)
@@ -41,21 +64,11 @@ def parse(
         }.get(version)
         if read_header is None:
             raise InputError("undecodable", f"npy version {version}; write it with numpy.save")
-        shape, fortran, dtype = read_header(stream)
+        return *read_header(stream), stream.tell()
     except InputError:
         raise
     except _HEADER_ERRORS as error:
         raise InputError("undecodable", f"not an npy file ({_first_line(error)}); write it with numpy.save") from None
-    if dtype.hasobject or not takes(dtype):
-        raise InputError("wrong_dtype", f"npy dtype {str(dtype)[:80]}; send {wanted}")
-    if len(shape) > _DEEPEST or any(not isinstance(side, int) or not 0 <= side <= len(data) for side in shape):
-        raise InputError("undecodable", f"npy shape {shape} is not possible; write it with numpy.save")
-    body = len(data) - stream.tell()
-    claimed = math.prod(shape) * dtype.itemsize
-    if claimed != body:
-        raise InputError("undecodable", f"npy header claims {claimed} bytes, {body} follow; the file is cut or forged")
-    flat: NDArray[Any] = np.frombuffer(data, dtype, offset=stream.tell())
-    return flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
 
 
 def _first_line(error: Exception) -> str:

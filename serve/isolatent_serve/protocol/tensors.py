@@ -32,9 +32,12 @@ class Numbers:
     elements: memoryview | list[Any]
 
     def are_few(self, spec: InputSpec) -> bool:
-        """Pixels as bytes are a view of the body; lists are made arrays, and clouds are normalised one by one."""
-        quick = spec.modality == "image" and isinstance(self.elements, memoryview)
-        return quick and len(self.elements) <= at_once.COPIED_BYTES
+        """Pixels as bytes are a view of the body; lists are made arrays, and clouds are sampled and normalised."""
+        if not isinstance(self.elements, memoryview):
+            return False
+        if spec.modality == "image":
+            return len(self.elements) <= at_once.COPIED_BYTES
+        return at_once.are_quick_clouds(self.shape, len(self.elements), spec)
 
     def items(self, spec: InputSpec, limits: Limits) -> Items:
         """All items as one array (N, H, W, C) or (N, P, 3), by the same way as those of an npy body."""
