@@ -86,7 +86,7 @@ def _answer(name: str, line: Connection) -> Any:
     try:
         line.send(None)
         answer = line.recv()
-    except (EOFError, BrokenPipeError) as error:
+    except (EOFError, ConnectionError) as error:
         raise RuntimeError(f"{name}: its process ended") from error
     if isinstance(answer, str):
         raise RuntimeError(f"{name} failed:\n{answer}")

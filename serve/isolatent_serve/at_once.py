@@ -17,7 +17,8 @@ COPIED_BYTES = 2**19
 _ITEMS = 4
 _FILE_BYTES = 32 * 2**10
 _PIXELS = 10_000  # 100 x 100 in colour: a quarter of a millisecond
-_POINTS = 2048  # in principal axes: a third of a millisecond
+_POINTS = 2048  # in principal axes: half a millisecond
+_FEWEST = 64  # points that a smaller cloud takes as long as
 _PNG = b"\x89PNG\r\n\x1a\n"
 _UNFOLDING = (b"zTXt", b"iTXt", b"iCCP")  # chunks of a PNG that are inflated, whatever its size in pixels
 
@@ -31,19 +32,30 @@ def are_few(items: Sequence[Any]) -> bool:
 
 def is_quick(file: bytes, spec: InputSpec) -> bool:
     """Whether `file` is decoded, or refused, in a fraction of a millisecond: a small PNG, or a small array."""
-    if spec.modality == "point_cloud":
-        quick = len(file) <= _FILE_BYTES and file.startswith(npy.MAGIC)
-        return quick and are_quick_clouds(npy.shape_of(file) or (), len(file), spec)
-    if spec.modality != "image" or len(file) > _FILE_BYTES or spec.height * spec.width > _PIXELS:
+    if len(file) > _FILE_BYTES:
+        return False
+    if file.startswith(npy.MAGIC):
+        return is_quick_array(file, spec)
+    if spec.modality != "image" or spec.height * spec.width > _PIXELS:
         return False
     if file.startswith(_PNG):
         width, height = int.from_bytes(file[16:20]), int.from_bytes(file[20:24])
         return width * height <= _PIXELS and not any(kind in file for kind in _UNFOLDING)
-    return file.startswith(npy.MAGIC)
+    return False
+
+
+def is_quick_array(data: bytes, spec: InputSpec) -> bool:
+    """Whether an npy file of one item or several is: pixels are viewed, or copied once."""
+    shape = npy.shape_of(data)
+    if shape is None:
+        return False
+    if spec.modality == "image":
+        return len(data) <= COPIED_BYTES
+    return are_quick_clouds(shape, len(data), spec)
 
 
 def are_quick_clouds(shape: Sequence[int], size: int, spec: InputSpec) -> bool:
     """Whether an array (N, M, 3) or (M, 3) of `size` bytes is sampled and normalised in a fraction of a millisecond."""
     if spec.modality != "point_cloud" or spec.sampling != "random" or size > _FILE_BYTES:
         return False  # farthest points are searched for
-    return (shape[0] if len(shape) == 3 else 1) * spec.points <= _POINTS
+    return (shape[0] if len(shape) == 3 else 1) * max(spec.points, _FEWEST) <= _POINTS

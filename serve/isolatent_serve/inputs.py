@@ -76,9 +76,7 @@ class Bulk:
 
     def are_few(self, spec: InputSpec) -> bool:
         """Pixels are a view of the file, or copied once; clouds are sampled and normalised."""
-        if spec.modality == "image":
-            return len(self.data) <= at_once.COPIED_BYTES
-        return at_once.is_quick(self.data, spec)
+        return at_once.is_quick_array(self.data, spec)
 
     def items(self, spec: InputSpec, limits: Limits) -> Items:
         """All items as one array (N, H, W, C) or (N, P, 3)."""

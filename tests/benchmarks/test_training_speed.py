@@ -35,7 +35,7 @@ def test_one_contestant_works_at_a_time_there_and_back(tmp_path: Path) -> None:
     assert len({os.getpid(), *returned.values()}) == 3
     faster, (low, high) = ratio(seconds["slow"], seconds["fast"])
     assert low <= faster <= high
-    assert faster > 1
+    assert faster == pytest.approx(sum(seconds["slow"]) / sum(seconds["fast"]))
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,6 @@ def test_cases_are_measured_in_one_run(tmp_path: Path) -> None:
         BENCHMARKS / "training_speed.py",
         *short,
         "--only",
-        "VAE: bare*",
         "VAE: isolatent",
         "VAE: pythae",
         "--results",

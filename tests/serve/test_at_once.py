@@ -63,6 +63,25 @@ def points(*shape: int) -> bytes:
     return file.getvalue()
 
 
+def named_fields(*shape: int) -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.zeros(shape, [(axis, np.float32) for axis in "xyz"]))
+    return file.getvalue()
+
+
+def long_header(shape: str) -> bytes:
+    """An npy file whose header takes NumPy some time."""
+    header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}}}".encode().ljust(9000) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+
+
+@pytest.mark.parametrize("spec", [SPEC, PointCloudInput(points=64)])
+def test_long_headers_are_not_read(spec: ImageInput | PointCloudInput) -> None:
+    file = long_header(f"({'1L,' * 2900})")
+    assert not at_once.is_quick(file, spec)
+    assert not at_once.is_quick_array(file, spec)
+
+
 def test_small_arrays_of_points_are() -> None:
     assert at_once.is_quick(points(1000, 3), PointCloudInput(points=1024))
     assert at_once.is_quick(points(8, 64, 3), PointCloudInput(points=64))
@@ -75,7 +94,10 @@ def test_small_arrays_of_points_are() -> None:
         (points(8, 3), PointCloudInput(points=4096)),  # repeated until there are so many
         (points(500, 2, 3), PointCloudInput(points=64)),
         (points(1000, 3), PointCloudInput(points=64, sampling="farthest")),
-        (b"\x93NUMPY", PointCloudInput(points=4096)),
+        (b"\x93NUMPY", PointCloudInput(points=64)),
+        (points(10, 3).replace(b"(10, 3)", b"(10, x)"), PointCloudInput(points=64)),
+        (named_fields(300, 2), PointCloudInput(points=64)),  # 300 clouds in an array of two axes
+        (points(200, 8, 3), PointCloudInput(points=8)),
         (b"1 2 3\n4 5 6\n", PointCloudInput(points=64)),  # files of points are parsed in processes
     ],
 )

@@ -208,6 +208,9 @@ def npy_header(text: str, body: bytes = b"") -> bytes:
     [
         ("{'descr': '|u1', 'fortran_order': False, 'shape': (1000000, 1000000)}", "undecodable"),
         ("{'descr': '|u1', 'fortran_order': False, 'shape': (-1, 16, 16)}", "undecodable"),
+        pytest.param(
+            f"{{'descr': '|u1', 'fortran_order': False, 'shape': (0x{'f' * 9000}, 3)}}", "undecodable", id="huge"
+        ),
         ("{'descr': '|O', 'fortran_order': False, 'shape': (16, 16)}", "wrong_dtype"),
         ("{'descr': '>f4', 'fortran_order': False, 'shape': (16, 16)}", "wrong_dtype"),
         ("{'descr': [('a', '|u1')], 'fortran_order': False, 'shape': (16, 16)}", "wrong_dtype"),

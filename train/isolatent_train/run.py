@@ -154,7 +154,7 @@ def _facts(out: Path) -> tuple[InputSpec, Training]:
 def _read(file: Path) -> dict[str, Any]:
     try:
         values = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _unreadable(file, error) from None
     if not isinstance(values, dict):
         raise _unreadable(file, ValueError("no JSON object"))

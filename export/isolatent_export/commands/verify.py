@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
 def _print(found: Verification, tolerance: Tolerance) -> None:
     for check in found.files:
         print(f"{check.problem or 'ok':<4} {check.name}")
-    for problem in found.problems:
+    for problem in found.problems if not any(check.problem for check in found.files) else ():
         print(f"wrong: {problem}")
     for row in found.parity:
         measured = f"mean {row.mean:.1e}, log-variance {row.log_variance:.1e}, reconstruction {row.reconstruction:.1e}"
