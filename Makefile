@@ -12,7 +12,7 @@ PEERS   = .venv-peers
 help:
 	@echo "make demo    train, export, verify, serve and query on built-in data (minutes, CPU)"
 	@echo "make test    the whole test suite"
-	@echo "make soak    its long tests of the service in full: load, kills, disconnects, fuzzing (half an hour)"
+	@echo "make soak    its long tests of the service in full: load, kills, disconnects, fuzzing, and slow benchmarks (half an hour or more)"
 	@echo "make lint    ruff and mypy"
 	@echo "make serve   serve the bundles that make demo wrote"
 	@echo "make bench   the service beside its peers and past its capacity (hours), results in docs/benchmarks.md"
@@ -28,8 +28,12 @@ $(READY): pyproject.toml constraints.txt tools/system-packages
 demo: $(READY)
 	$(BIN)/isolatent quickstart --out demo
 
+# Those that measure time, or that run jobs, which give way to everything else, have the machine to themselves.
+ALONE = tests/benchmarks tests/serve/jobs tests/soak
+
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ALONE:%=--ignore=%)
+	$(BIN)/python -m pytest $(ALONE)
 
 soak: $(READY)
 	ISOLATENT_SOAK=1 $(BIN)/python -m pytest -s --timeout 7200 \
