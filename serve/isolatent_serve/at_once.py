@@ -46,12 +46,12 @@ def is_quick(file: bytes, spec: InputSpec) -> bool:
 
 def is_quick_array(data: bytes, spec: InputSpec) -> bool:
     """Whether an npy file of one item or several is: pixels are viewed, or copied once."""
-    shape = npy.shape_of(data)
-    if shape is None:
+    if not npy.has_short_header(data):
         return False
     if spec.modality == "image":
         return len(data) <= COPIED_BYTES
-    return are_quick_clouds(shape, len(data), spec)
+    shape = npy.shape_of(data)
+    return shape is not None and are_quick_clouds(shape, len(data), spec)
 
 
 def are_quick_clouds(shape: Sequence[int], size: int, spec: InputSpec) -> bool:
