@@ -162,6 +162,16 @@ def test_what_does_not_run_is_a_finding(copy: Path, name: str) -> None:
     assert len({row.engine for row in found.parity}) == 2  # the other engines ran
 
 
+def test_verify_says_what_does_not_run_and_measures_the_others(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(copy, "model.ts", b"no program")
+    assert main(["verify", str(copy), "--all-engines"]) == 1
+    printed = capsys.readouterr()
+    assert "model.ts does not run (" in printed.out
+    assert "CPUExecutionProvider, batch 1: mean" in printed.out
+    assert "torch.export, batch 1: mean" in printed.out
+    assert printed.err.count("\n") == 1
+
+
 def test_what_does_not_run_is_not_loaded(copy: Path) -> None:
     put(copy, "encoder.onnx", (copy / "decoder.onnx").read_bytes())
     with pytest.raises(BundleError, match=r"encoder\.onnx with decoder\.onnx does not run \("):

@@ -162,7 +162,7 @@ class TrainingSection(Section):
     channels_last: bool = False
     """Keep images and weights in the memory layout that convolutions prefer on most processors."""
     views_together: bool = True
-    """Networks take an image and its copy in one batch; false: one after the other, which suits a processor's cache."""
+    """Networks take an image and its copy in one batch; false: one after the other, each with its own statistics."""
     ema: float = Field(default=0.0, ge=0, lt=1)
     """Decay of an exponential moving average of the weights, which then is what the run leaves; 0: none."""
     early_stopping: int = Field(default=0, ge=0)
